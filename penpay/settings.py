@@ -1,0 +1,267 @@
+"""All settings, read once from the environment (`.env.example` lists each with its meaning).
+
+`APP_ENV` is `development`, `testing`, `demo` or `production`. In `production` a missing, weak, shared or demo value stops the
+start with a line that names it; elsewhere harmless defaults serve.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+APP_ENV: str = env.str("APP_ENV", default="development")
+if APP_ENV not in {"development", "testing", "demo", "production"}:
+    raise ImproperlyConfigured(f"APP_ENV is development, testing, demo or production, not {APP_ENV!r}")
+if (BASE_DIR / ".env").exists() and APP_ENV in {"development", "production"}:
+    env.read_env(BASE_DIR / ".env")
+PRODUCTION = APP_ENV == "production"
+LOCAL = APP_ENV in {"development", "demo", "testing"}
+
+
+def required(name: str, default: str, *, least: int = 1) -> str:
+    """The setting, or `default` outside production. Raises `ImproperlyConfigured` when production lacks it or has a weak one."""
+    value: str = env.str(name, default="" if PRODUCTION else default)
+    if PRODUCTION and (len(value) < least or value == default):
+        raise ImproperlyConfigured(f"{name} must be set in production, to at least {least} characters and not to a demo value")
+    return value
+
+
+def demo_key(name: str) -> str:
+    """A fixed key for development, tests and demo: distinct for each name, and refused in production."""
+    return hashlib.sha256(f"penpay demo {name}".encode()).hexdigest()
+
+
+SECRET_KEY = required("SECRET_KEY", demo_key("SECRET_KEY"), least=50)
+DEBUG = False
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"])
+if PRODUCTION and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
+    raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts in production")
+if env.bool("USE_PYMYSQL", default=False):
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+
+# --- database -------------------------------------------------------------------------------------------------------
+DATABASE_URL = required("DATABASE_URL", f"sqlite:///{BASE_DIR / '.local' / 'penpay.sqlite3'}")
+if "migrate" in sys.argv[1:2] and env.str("MIGRATION_DATABASE_URL", default=""):
+    DATABASE_URL = env.str("MIGRATION_DATABASE_URL")
+LOCK_WAIT_S = env.int("DATABASE_LOCK_WAIT_S", default=1 if APP_ENV == "testing" else 5)
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's entry for `url`: READ COMMITTED and strict mode on MySQL and MariaDB, WAL and BEGIN IMMEDIATE on SQLite."""
+    config: dict[str, Any] = environ.Env.db_url_config(url)
+    options = config.setdefault("OPTIONS", {})
+    if "mysql" in config["ENGINE"]:
+        options.update(
+            charset="utf8mb4",
+            isolation_level="read committed",
+            connect_timeout=10,
+            init_command="SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO', "
+            f"SESSION innodb_lock_wait_timeout={LOCK_WAIT_S}",
+        )
+        config["TEST"] = {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_bin"}
+    else:
+        Path(config["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        options.update(
+            timeout=20,
+            transaction_mode="IMMEDIATE",
+            init_command="PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA recursive_triggers=ON;",
+        )
+    config["CONN_MAX_AGE"] = None
+    config["CONN_HEALTH_CHECKS"] = True
+    return config
+
+
+DATABASES = {"default": database(DATABASE_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- applications ---------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "simple_history",
+    "shared_kernel",
+    "wallet",
+    "mpesa_integration",
+    "deriv_integration",
+    "identity",
+    "payments",
+    "penpay",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "shared_kernel.api.ContextMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "penpay.urls"
+WSGI_APPLICATION = "penpay.wsgi.application"
+SUBSCRIPTIONS = "penpay.subscriptions.SUBSCRIPTIONS"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_USER_MODEL = "identity.User"
+PASSWORD_HASHERS = ["identity.infrastructure.tokens.Argon2idHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / ".local" / "static"
+WHITENOISE_USE_FINDERS = True
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
+
+# --- cookies and headers --------------------------------------------------------------------------------------------
+SECURE_COOKIES = APP_ENV in {"production", "testing"}
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_HTTPONLY = True
+CSRF_COOKIE_NAME = "csrftoken"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if PRODUCTION:
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_REDIRECT_EXEMPT = [r"^health/"]
+TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+PII_KEYS = required("PII_KEYS", f"demo:{demo_key('PII_KEYS')}", least=32)  # "id:64 hex digits", newest first, by commas
+PII_INDEX_KEY = required("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
+JWT_SIGNING_KEYS = required("JWT_SIGNING_KEYS", f"demo:{demo_key('JWT_SIGNING_KEYS')}", least=32)
+JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
+JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
+MAX_DEVICES = env.int("MAX_DEVICES", default=2)
+EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
+SMS_URL = env.str("SMS_URL", default="console://")
+vars().update(env.email_url_config(EMAIL_URL))
+
+# --- M-Pesa ---------------------------------------------------------------------------------------------------------
+MPESA_BASE_URL = required("MPESA_BASE_URL", "http://127.0.0.1:8801")
+MPESA_CONSUMER_KEY = required("MPESA_CONSUMER_KEY", "demo-consumer-key")
+MPESA_CONSUMER_SECRET = required("MPESA_CONSUMER_SECRET", "demo-consumer-secret")
+MPESA_SHORTCODE = required("MPESA_SHORTCODE", "174379")
+MPESA_PASSKEY = required("MPESA_PASSKEY", "demo-passkey")
+MPESA_CALLBACK_BASE_URL = required("MPESA_CALLBACK_BASE_URL", "http://127.0.0.1:8000")
+MPESA_CALLBACK_ALLOWED_IPS = env.list(
+    "MPESA_CALLBACK_ALLOWED_IPS",
+    default=["127.0.0.1", "::1"]
+    if LOCAL
+    else [
+        *(f"196.201.214.{last}" for last in (200, 206, 207, 208)),
+        *(f"196.201.213.{last}" for last in (114, 44)),
+        *(f"196.201.212.{last}" for last in (127, 128, 129, 132, 136, 138, 69, 74)),
+    ],
+)
+MPESA_RATE_PER_MINUTE = env.int("MPESA_RATE_PER_MINUTE", default=300)
+
+# --- Deriv ----------------------------------------------------------------------------------------------------------
+DERIV_WS_URL = required("DERIV_WS_URL", "ws://127.0.0.1:8802/websockets/v3")
+DERIV_REST_URL = env.str("DERIV_REST_URL", default="http://127.0.0.1:8803")
+DERIV_APP_ID = required("DERIV_APP_ID", "1089")
+DERIV_OAUTH_CLIENT_ID = env.str("DERIV_OAUTH_CLIENT_ID", default="")
+DERIV_AGENTS: list[dict[str, Any]] = env.json(
+    "DERIV_AGENTS",
+    default=[]
+    if PRODUCTION
+    else [{"platform": "ws_v3", "token": "demo-agent-token", "loginid": "CR900001", "currency": "USD", "rate": 180}],
+)
+DERIV_EQUAL_SPACING_S = env.float("DERIV_EQUAL_SPACING_S", default=3.0 if PRODUCTION else 0.0)
+if PRODUCTION and not DERIV_AGENTS:
+    raise ImproperlyConfigured("DERIV_AGENTS must list at least one agent credential in production")
+
+# --- payments -------------------------------------------------------------------------------------------------------
+QUOTE_TTL_S = env.int("QUOTE_TTL_S", default=120)
+RATE_LOCK_S = env.int("RATE_LOCK_S", default=1800)
+DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
+
+# --- Redis and Celery -----------------------------------------------------------------------------------------------
+REDIS_URL = required("REDIS_URL", "")
+CELERY_BROKER_URL = required("CELERY_BROKER_URL", f"filesystem://{BASE_DIR / '.local' / 'broker'}")
+if CELERY_BROKER_URL.startswith("filesystem://"):
+    broker_dir = Path(CELERY_BROKER_URL.removeprefix("filesystem://"))
+    for part in ("messages", "control"):
+        (broker_dir / part).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+        "data_folder_in": str(broker_dir / "messages"),
+        "data_folder_out": str(broker_dir / "messages"),
+        "control_folder": str(broker_dir / "control"),
+        "polling_interval": 0.02,
+    }
+else:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_timeout": 5, "socket_connect_timeout": 2}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {
+    "shared_kernel.workers.relay_outbox": {"queue": "relay"},
+    "shared_kernel.workers.deliver_events": {"queue": "steps"},
+    "payments.workers.sweep_sagas": {"queue": "sweep"},
+}
+CELERY_BEAT_SCHEDULE = {
+    "relay": {"task": "shared_kernel.workers.relay_outbox", "schedule": 1.0, "options": {"expires": 5}},
+    "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
+}
+
+# --- REST -----------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["identity.api.CookieAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["shared_kernel.api.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "shared_kernel.api.ProblemSchema",
+    "EXCEPTION_HANDLER": "shared_kernel.api.problem",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "PenPay",
+    "DESCRIPTION": "Deposits from M-Pesa to Deriv and withdrawals from Deriv to M-Pesa.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}

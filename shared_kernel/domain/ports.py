@@ -1,0 +1,103 @@
+"""What the kernel and every context ask of the world: time, ids, a unit of work, outbox, audit, keys, leases."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias, TypeVar
+from uuid import UUID
+
+from shared_kernel.domain.events import Event, Transition
+from shared_kernel.domain.identifiers import IdempotencyKey
+
+Clock: TypeAlias = Callable[[], datetime]
+"""The current time, aware, in UTC."""
+
+IdSource: TypeAlias = Callable[[], UUID]
+"""A new UUIDv7."""
+
+UnitOfWork: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""One database transaction; nesting is an error. What was collected (outbox, audit, ledger) is written at its end, one INSERT a table."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who is acting: travels with commands, events and tasks; ends in every audit row and log line.
+
+    `actor` is `user:<id>`, `staff:<id>`, `system:<what>` or `anonymous`; `address` the peer's IP.
+    """
+
+    actor: str = "system:unknown"
+    device: str = ""
+    address: str = ""
+    request_id: str = ""
+
+
+class OutboxRepository(Protocol):
+    """Events to be published, written in the caller's unit of work."""
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Collects the events; they commit with the state that raised them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One line of the audit log: what was done to which target. `before`, `after`, `details` hold no personal data, or it masked."""
+
+    action: str  # `transaction.status`, `user.login`, `mpesa.callback_refused`
+    target_type: str
+    target_id: str
+    at: datetime
+    before: str = ""
+    after: str = ""
+    why: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class AuditLog(Protocol):
+    """Append-only; written in the caller's unit of work, with the current `Context`."""
+
+    def append(self, records: Iterable[AuditRecord]) -> None:
+        """Collects the records; they commit with what they tell of."""
+
+
+def transition_records(target_type: str, target_id: UUID, transitions: Iterable[Transition]) -> list[AuditRecord]:
+    """The audit rows of an aggregate's changes of status; also its timeline."""
+    return [
+        AuditRecord(f"{target_type}.status", target_type, str(target_id), t.at, t.before, t.after, t.why)
+        for t in transitions
+    ]
+
+
+class IdempotencyKeys(Protocol):
+    """Insert-first keys, in the caller's unit of work, so that key, effect and answer commit together."""
+
+    def claim(self, key: IdempotencyKey, intent: dict[str, Any], *, result: UUID) -> UUID:
+        """The `result` of the first claim of this key: equal to the given one exactly when this claim is the first.
+
+        `intent` is what a retry repeats (the customer's intent only, JSON-ready). Waits up to a second for a claim that is
+        still running. Raises `IdempotencyKeyReused` (422) for another intent, `IdempotencyInFlight` (409).
+        """
+
+    def consume(self, step: str, events: Sequence[UUID]) -> set[UUID]:
+        """Those of `events` that `step` has not consumed before, now consumed: at most once each, in the commit of the effect."""
+
+
+class Leases(Protocol):
+    """Short exclusive rights by name, across processes; they run out by themselves. Not held in a transaction."""
+
+    def acquire(self, name: str, holder: str, ttl: timedelta) -> bool:
+        """Whether `holder` has the lease now, for `ttl`. Commits on its own."""
+
+    def release(self, name: str, holder: str) -> None:
+        """Gives it up, if still held."""
+
+
+class SideBySide(Protocol):
+    """Makes calls side by side; handed in, so that a simulation can order them."""
+
+    def map(self, call: Callable[[A], B], items: Sequence[A]) -> list[B]:
+        """The results in the order of `items`. `call` must not raise."""

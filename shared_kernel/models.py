@@ -1,0 +1,132 @@
+"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `leases`; and the id column that all share."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import models
+
+
+class UuidField(models.Field[UUID, UUID]):
+    """A UUID as 16 bytes, in one column type on MySQL, MariaDB and SQLite, so that UUIDv7 keys sort by time everywhere."""
+
+    description = "UUID in 16 bytes"
+
+    def db_type(self, connection: Any) -> str:
+        return "binary(16)" if connection.vendor == "mysql" else "blob"
+
+    def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
+        placeholder: str = connection.ops.binary_placeholder_sql(value)
+        return placeholder
+
+    def get_internal_type(self) -> str:
+        return "BinaryField"
+
+    def to_python(self, value: Any) -> UUID | None:
+        if value is None or isinstance(value, UUID):
+            return value
+        return UUID(bytes=bytes(value)) if isinstance(value, bytes | memoryview) else UUID(str(value))
+
+    def from_db_value(self, value: Any, *_: Any) -> UUID | None:
+        return None if value is None else UUID(bytes=bytes(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return self.to_python(value)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> bytes | None:
+        uuid = self.to_python(value)
+        return None if uuid is None else uuid.bytes
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return str(self.value_from_object(obj) or "")
+
+
+class DomainEvent(models.Model):
+    """An event in the outbox. All but the delivery columns are immutable; `seq` gives the order within one aggregate."""
+
+    seq = models.BigAutoField(primary_key=True)
+    id = UuidField(unique=True)
+    type = models.CharField(max_length=64)
+    aggregate_id = UuidField()
+    payload = models.JSONField()
+    context = models.JSONField(default=dict)
+    occurred_at = models.DateTimeField()
+    # delivery
+    published_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True)
+    parked_at = models.DateTimeField(null=True)
+    discarded_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        db_table = "domain_events"
+        indexes = [
+            models.Index(fields=["published_at", "seq"], name="events_unpublished"),
+            models.Index(fields=["aggregate_id", "seq"], name="events_of_aggregate"),
+            models.Index(fields=["parked_at"], name="events_parked"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+
+class IdempotencyKey(models.Model):
+    """A claimed key: what it was claimed for, the id that came of it, and the answer to repeat. Money keys are never purged."""
+
+    id = models.BigAutoField(primary_key=True)
+    scope = models.CharField(max_length=128)
+    key = models.CharField(max_length=128)
+    fingerprint = models.CharField(max_length=64)
+    result = UuidField(null=True)
+    answer = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "idempotency_keys"
+        constraints = [models.UniqueConstraint(fields=["scope", "key"], name="idempotency_scope_key")]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.key}"
+
+
+class AuditLog(models.Model):
+    """Who did what to which target, when, from where and why. Append-only: triggers refuse UPDATE and DELETE."""
+
+    seq = models.BigAutoField(primary_key=True)
+    action = models.CharField(max_length=64)
+    target_type = models.CharField(max_length=32)
+    target_id = models.CharField(max_length=64)
+    before = models.CharField(max_length=64, blank=True, default="")
+    after = models.CharField(max_length=64, blank=True, default="")
+    why = models.CharField(max_length=255, blank=True, default="")
+    details = models.JSONField(default=dict)
+    actor = models.CharField(max_length=64)
+    device = models.CharField(max_length=64, blank=True, default="")
+    address = models.CharField(max_length=45, blank=True, default="")
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    at = models.DateTimeField()
+
+    class Meta:
+        db_table = "audit_logs"
+        indexes = [
+            models.Index(fields=["target_type", "target_id", "seq"], name="audit_of_target"),
+            models.Index(fields=["action", "seq"], name="audit_of_action"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target_id}"
+
+
+class Lease(models.Model):
+    """A short exclusive right that runs out by itself (`expires_at`)."""
+
+    name = models.CharField(primary_key=True, max_length=128)
+    holder = models.CharField(max_length=64, blank=True, default="")
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "leases"
+
+    def __str__(self) -> str:
+        return self.name
