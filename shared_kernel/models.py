@@ -1,12 +1,17 @@
 """The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `leases`; and the id column that all share."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import models
 
+if TYPE_CHECKING:
+    UuidFieldBase = models.Field[UUID, UUID]
+else:  # generic for the type checker only
+    UuidFieldBase = models.Field
 
-class UuidField(models.Field[UUID, UUID]):
+
+class UuidField(UuidFieldBase):
     """A UUID as 16 bytes, in one column type on MySQL, MariaDB and SQLite, so that UUIDv7 keys sort by time everywhere."""
 
     description = "UUID in 16 bytes"
@@ -42,7 +47,11 @@ class UuidField(models.Field[UUID, UUID]):
 
 
 class DomainEvent(models.Model):
-    """An event in the outbox. All but the delivery columns are immutable; `seq` gives the order within one aggregate."""
+    """An event in the outbox. All but the delivery columns are immutable; `seq` gives the order within one aggregate.
+
+    `published_at` is NULL while it waits for the relay. `next_attempt_at` on a published event says when it is published again
+    unless it was delivered by then: set by a failure, and from the start where a subscriber must not miss it.
+    """
 
     seq = models.BigAutoField(primary_key=True)
     id = UuidField(unique=True)
@@ -65,6 +74,7 @@ class DomainEvent(models.Model):
             models.Index(fields=["published_at", "seq"], name="events_unpublished"),
             models.Index(fields=["aggregate_id", "seq"], name="events_of_aggregate"),
             models.Index(fields=["parked_at"], name="events_parked"),
+            models.Index(fields=["next_attempt_at"], name="events_due"),
         ]
 
     def __str__(self) -> str:
