@@ -97,5 +97,5 @@ class Migration(migrations.Migration):
                 "constraints": [models.UniqueConstraint(fields=("scope", "key"), name="idempotency_scope_key")],
             },
         ),
-        migrations.RunPython(tell_keys_apart, migrations.RunPython.noop, elidable=False),
+        migrations.RunPython(tell_keys_apart, migrations.RunPython.noop, atomic=False),
     ]
