@@ -115,8 +115,8 @@ def _is_supported(python: Path) -> bool:
 
 
 def _pinned(requirements: Path, *, mysql: bool) -> str:
-    """The lock file's text, without mysqlclient and its hashes if `mysql` is false."""
-    text = requirements.read_text()
+    """The lock file's text less its comments, and without mysqlclient and its hashes if `mysql` is false."""
+    text = re.sub(r"^ *#.*\n", "", requirements.read_text(), flags=re.MULTILINE)
     return text if mysql else re.sub(r"^mysqlclient==.*\n(?:[ ]+.*\n)*", "", text, flags=re.MULTILINE)
 
 
