@@ -1,0 +1,95 @@
+"""The ledger's rows: `ledger_accounts`, `ledger_entries`, and the kept balances in slots.
+
+What these columns cannot say, `wallet/infrastructure/guards.py` adds in the database: both accounts of an entry have its
+currency, and neither entries nor accounts are ever changed or deleted.
+"""
+
+from django.db import models
+from django.db.models import F, Q
+
+from shared_kernel.models import UuidField
+
+
+class LedgerAccount(models.Model):
+    """One account in one currency. `id` is derived from the three others; `owner` is '' or a shortcode, agent or user id."""
+
+    id = UuidField(primary_key=True)
+    kind = models.CharField(max_length=32)
+    currency = models.CharField(max_length=3)
+    owner = models.CharField(max_length=64, blank=True, default="")
+    opened_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "ledger_accounts"
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "currency", "owner"], name="ledger_account_name"),
+            models.UniqueConstraint(fields=["id", "currency"], name="ledger_account_currency"),
+        ]
+        indexes = [models.Index(fields=["owner", "kind"], name="ledger_accounts_of_owner")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.owner} {self.currency}"
+
+
+class LedgerEntry(models.Model):
+    """`amount` minor units from the credited to the debited account. Append-only: triggers refuse UPDATE and DELETE."""
+
+    seq = models.BigAutoField(primary_key=True)
+    id = UuidField(unique=True)
+    journal_id = UuidField()
+    purpose = models.CharField(max_length=32)
+    debit_account = models.ForeignKey(
+        LedgerAccount, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )  # the key in the database is (debit_account_id, currency)
+    credit_account = models.ForeignKey(
+        LedgerAccount, models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    transaction_id = UuidField(null=True)
+    reference = models.CharField(max_length=191)
+    provider_key = models.CharField(max_length=128, null=True)
+    reverses = UuidField(null=True)
+    effective_at = models.DateTimeField()
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "ledger_entries"
+        verbose_name_plural = "ledger entries"
+        constraints = [
+            models.UniqueConstraint(fields=["reference"], name="ledger_entry_reference"),
+            models.UniqueConstraint(fields=["provider_key"], name="ledger_entry_provider_key"),
+            models.UniqueConstraint(fields=["reverses"], name="ledger_entry_reverses"),
+            models.CheckConstraint(condition=Q(amount__gt=0), name="ledger_amount_positive"),
+            models.CheckConstraint(condition=~Q(debit_account=F("credit_account")), name="ledger_two_accounts"),
+        ]
+        indexes = [
+            models.Index(fields=["debit_account", "currency", "seq"], name="ledger_entries_debited"),
+            models.Index(fields=["credit_account", "currency", "seq"], name="ledger_entries_credited"),
+            models.Index(fields=["transaction_id", "seq"], name="ledger_entries_of_transaction"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reference}: {self.amount} {self.currency}"
+
+
+class LedgerBalance(models.Model):
+    """A part of an account's balance: credits minus debits, in minor units; the balance is the sum of the account's slots.
+
+    Slot 0 is for accounts that must never be overdrawn (customers in transit), and the database refuses it below zero.
+    House accounts use slots 1 to 16, each its own writer's, so that no writer waits for another.
+    """
+
+    pk = models.CompositePrimaryKey("account_id", "slot")
+    account = models.ForeignKey(LedgerAccount, models.PROTECT, related_name="+", db_index=False)
+    slot = models.PositiveSmallIntegerField()
+    credit_balance = models.BigIntegerField()
+
+    class Meta:
+        db_table = "ledger_balances"
+        constraints = [
+            models.CheckConstraint(condition=~Q(slot=0) | Q(credit_balance__gte=0), name="ledger_in_transit_covered")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} {self.slot}: {self.credit_balance}"
