@@ -6,3 +6,18 @@ from django.apps import AppConfig
 class SharedKernelConfig(AppConfig):
     name = "shared_kernel"
     verbose_name = "Events, audit and keys"
+
+    def ready(self) -> None:
+        from shared_kernel import models
+        from shared_kernel.infrastructure.append_only import append_only, keep_installed
+
+        keep_installed(
+            self,
+            [
+                *append_only(models.AuditLog),
+                *append_only(
+                    models.DomainEvent,
+                    may_change=("published_at", "attempts", "next_attempt_at", "parked_at", "discarded_at", "error"),
+                ),
+            ],
+        )

@@ -1,6 +1,6 @@
 """The ledger's rows: `ledger_accounts`, `ledger_entries`, and the kept balances in slots.
 
-What these columns cannot say, `wallet/infrastructure/guards.py` adds in the database: both accounts of an entry have its
+What the columns cannot say, `wallet/infrastructure/guards.py` adds in the database: both accounts of an entry have its
 currency, and neither entries nor accounts are ever changed or deleted.
 """
 
@@ -11,7 +11,7 @@ from shared_kernel.models import UuidField
 
 
 class LedgerAccount(models.Model):
-    """One account in one currency. `id` is derived from the three others; `owner` is '' or a shortcode, agent or user id."""
+    """One account in one currency. `id` is derived from the rest; `owner` is "" or a shortcode, an agent, a user id."""
 
     id = UuidField(primary_key=True)
     kind = models.CharField(max_length=32)
@@ -74,7 +74,7 @@ class LedgerEntry(models.Model):
 
 
 class LedgerBalance(models.Model):
-    """A part of an account's balance: credits minus debits, in minor units; the balance is the sum of the account's slots.
+    """A part of a balance: credits minus debits, in minor units; the balance of an account is the sum of its slots.
 
     Slot 0 is for accounts that must never be overdrawn (customers in transit), and the database refuses it below zero.
     House accounts use slots 1 to 16, each its own writer's, so that no writer waits for another.

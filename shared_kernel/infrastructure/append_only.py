@@ -1,0 +1,213 @@
+"""What the database itself refuses: append-only tables by triggers, and keys that Django's models cannot say.
+
+A guard is a trigger or a key. `keep_installed` has an app's guards put back after every `migrate` (SQLite drops the
+triggers of a table that a migration makes anew), `missing` lists those that are not there word for word as they should
+be. Triggers refuse UPDATE and DELETE to everybody, REPLACE and ON DUPLICATE KEY UPDATE included. They do not see
+TRUNCATE, DROP or ALTER on MySQL and MariaDB: there the runtime user must lack DROP and ALTER. SQLite has no users:
+whoever can open the file can drop a trigger, and a connection without `recursive_triggers` can REPLACE a row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db.models.signals import post_migrate, pre_migrate
+
+BINARY_LOG_HINT = (
+    "the database refuses to create triggers while its binary log is on (error 1419). As an administrator set\n"
+    "    SET PERSIST log_bin_trust_function_creators = 1;        (MySQL)\n"
+    "    SET GLOBAL log_bin_trust_function_creators = 1;         (MariaDB; and the same line in its option file)\n"
+    "or put `log_bin_trust_function_creators = 1` below [mysqld] in the option file and restart, then migrate again."
+)
+TRIGGER_RIGHT_HINT = (
+    "the migrating user may not create triggers. Grant it the right, then migrate again:\n"
+    "    GRANT TRIGGER, REFERENCES ON <database>.* TO <the user of MIGRATION_DATABASE_URL>;"
+)
+UNSEEN_HINT = "triggers cannot be seen by this database user: run this as the user of MIGRATION_DATABASE_URL"
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """`body` is, for each vendor that needs it, what follows `CREATE TRIGGER name timing table` in its dialect."""
+
+    name: str
+    table: str
+    event: str  # UPDATE, DELETE or INSERT
+    body: Mapping[str, str]
+
+    def sql(self, vendor: str) -> str:
+        each_row = "FOR EACH ROW " if vendor == "mysql" else ""
+        return f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} {each_row}{self.body[vendor]}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A foreign key over several columns, on MySQL and MariaDB; SQLite can't add one to a table that is there."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    to_table: str
+    to_columns: tuple[str, ...]
+
+    def sql(self) -> str:
+        here, there = ", ".join(self.columns), ", ".join(self.to_columns)
+        return (
+            f"ALTER TABLE {self.table} ADD CONSTRAINT {self.name} "
+            f"FOREIGN KEY ({here}) REFERENCES {self.to_table} ({there})"
+        )
+
+
+Guard = Trigger | Key
+_kept: list[Guard] = []
+
+
+def append_only(model: type[models.Model], *, may_change: Sequence[str] = ()) -> list[Trigger]:
+    """Triggers by which rows of `model` are never deleted and, but for the columns of `may_change`, never changed."""
+    table = model._meta.db_table
+    fixed = [field for field in model._meta.concrete_fields if field.column not in may_change]
+    what = f"{table} is append-only"
+    unchanged = {vendor: " AND ".join(_same(field, vendor) for field in fixed) for vendor in ("mysql", "sqlite")}
+    return [
+        Trigger(f"{table}_no_update", table, "UPDATE", refusal(what, {v: f"NOT ({c})" for v, c in unchanged.items()}))
+        if may_change
+        else Trigger(f"{table}_no_update", table, "UPDATE", refusal(what)),
+        Trigger(f"{table}_no_delete", table, "DELETE", refusal(what)),
+    ]
+
+
+def refusal(message: str, when: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A trigger's body for each vendor of `when` (default: all, always) that refuses the row with `message`."""
+    bodies = {}
+    for vendor, condition in (when or {"mysql": "", "sqlite": ""}).items():
+        if vendor == "mysql":
+            signal = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
+            bodies[vendor] = f"BEGIN IF {condition} THEN {signal}; END IF; END" if condition else signal
+        else:
+            bodies[vendor] = f"{f'WHEN {condition} ' if condition else ''}BEGIN SELECT RAISE(ABORT, '{message}'); END"
+    return bodies
+
+
+def keep_installed(app: AppConfig, guards: Iterable[Guard]) -> None:
+    """Installs `guards` after each `migrate`. For `AppConfig.ready`; tables that are not there yet are passed over."""
+    mine = [guard for guard in guards if guard not in _kept]
+    _kept.extend(mine)
+
+    def before(using: str, **_: Any) -> None:
+        if connections[using].vendor == "sqlite":  # it will not rename a table that a trigger elsewhere speaks of
+            remove(mine, using=using)
+
+    def after(using: str, **_: Any) -> None:
+        install(mine, using=using)
+
+    if mine:
+        pre_migrate.connect(before, sender=app, weak=False)
+        post_migrate.connect(after, sender=app, weak=False)
+
+
+def install(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    """Creates those of `guards` (default: all that are kept) that are missing or differ.
+
+    Raises `ImproperlyConfigured` that says what to set when the database refuses.
+    """
+    connection = connections[using]
+    tables = set(connection.introspection.table_names())
+    absent = [guard for guard in _absent(guards, using) if guard.table in tables]
+    with connection.cursor() as cursor:
+        for guard in absent:
+            if isinstance(guard, Trigger):
+                cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
+            try:
+                cursor.execute(guard.sql(connection.vendor) if isinstance(guard, Trigger) else guard.sql())
+            except DatabaseError as refused:
+                hints = {1419: BINARY_LOG_HINT, 1142: TRIGGER_RIGHT_HINT, 1227: TRIGGER_RIGHT_HINT}
+                if refused.args and refused.args[0] in hints:
+                    raise ImproperlyConfigured(hints[refused.args[0]]) from refused
+                raise
+
+
+def remove(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> None:
+    """Drops the triggers among `guards` (default: all that are kept): for migrations on SQLite, and between tests."""
+    with connections[using].cursor() as cursor:
+        for guard in _kept if guards is None else guards:
+            if isinstance(guard, Trigger):
+                cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
+
+
+def missing(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> list[str]:
+    """The names of those of `guards` (default: all that are kept) that are not there, or not word for word.
+
+    Ends with `UNSEEN_HINT` when this database user has no right to see any trigger.
+    """
+    absent = _absent(guards, using)
+    names = [guard.name for guard in absent]
+    if any(isinstance(guard, Trigger) for guard in absent) and not _sees_triggers(using):
+        return [*(guard.name for guard in absent if isinstance(guard, Key)), UNSEEN_HINT]
+    return names
+
+
+def append_only_tables() -> list[str]:
+    """The tables whose rows triggers keep."""
+    return sorted({guard.table for guard in _kept if isinstance(guard, Trigger) and guard.event == "DELETE"})
+
+
+def _same(field: Any, vendor: str) -> str:
+    """The condition that a column is unchanged; texts by their bytes, for a collation may hold `a` and `A` equal."""
+    if vendor == "sqlite":
+        return f"OLD.{field.column} IS NEW.{field.column}"
+    old, new = f"OLD.`{field.column}`", f"NEW.`{field.column}`"
+    text = isinstance(field, models.CharField | models.TextField)
+    return f"HEX({old}) <=> HEX({new})" if text else f"{old} <=> {new}"
+
+
+def _absent(guards: Iterable[Guard] | None, using: str) -> list[Guard]:
+    connection = connections[using]
+    vendor = connection.vendor
+    wanted = list(_kept if guards is None else guards)
+    triggers, keys = _triggers_there(using), _keys_there(using)
+
+    def is_there(guard: Guard) -> bool:
+        if isinstance(guard, Key):
+            return vendor != "mysql" or (guard.table, guard.name) in keys
+        if vendor not in guard.body:
+            return True
+        if vendor == "sqlite":
+            return triggers.get(guard.name) == guard.sql(vendor)
+        return triggers.get(guard.name) == f"BEFORE {guard.event} {guard.table} {guard.body[vendor]}"
+
+    return [guard for guard in wanted if not is_there(guard)]
+
+
+def _triggers_there(using: str) -> dict[str, str]:
+    with connections[using].cursor() as cursor:
+        if connections[using].vendor == "sqlite":
+            cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        else:
+            cursor.execute(
+                "SELECT trigger_name, CONCAT(action_timing, ' ', event_manipulation, ' ', event_object_table, ' ', "
+                "action_statement) FROM information_schema.triggers WHERE trigger_schema = DATABASE()"
+            )
+        return dict(cursor.fetchall())
+
+
+def _keys_there(using: str) -> set[tuple[str, str]]:
+    if connections[using].vendor == "sqlite":
+        return set()
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT table_name, constraint_name FROM information_schema.table_constraints "
+            "WHERE constraint_schema = DATABASE() AND constraint_type = 'FOREIGN KEY'"
+        )
+        return set(cursor.fetchall())
+
+
+def _sees_triggers(using: str) -> bool:
+    if connections[using].vendor == "sqlite":
+        return True
+    with connections[using].cursor() as cursor:
+        cursor.execute("SHOW GRANTS")
+        grants = " ".join(row[0] for row in cursor.fetchall())
+    return "TRIGGER" in grants or "ALL PRIVILEGES" in grants

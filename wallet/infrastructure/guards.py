@@ -1,0 +1,50 @@
+"""What the database refuses of the ledger, beside the constraints of `models.py`.
+
+On MySQL and MariaDB composite foreign keys hold both accounts of an entry to its currency. SQLite can't add a foreign
+key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since accounts
+can be neither changed nor deleted the result stays true.
+"""
+
+from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal
+from wallet.models import LedgerAccount, LedgerEntry
+
+_NO_SUCH_ACCOUNT = (
+    "NOT EXISTS (SELECT 1 FROM ledger_accounts WHERE id = NEW.{side}_account_id AND currency = NEW.currency)"
+)
+
+GUARDS: list[Guard] = [
+    *append_only(LedgerEntry),
+    *append_only(LedgerAccount),
+    *(
+        Key(
+            f"ledger_{side}_currency",
+            "ledger_entries",
+            (f"{side}_account_id", "currency"),
+            "ledger_accounts",
+            ("id", "currency"),
+        )
+        for side in ("debit", "credit")
+    ),
+    Key("ledger_reversed_entry", "ledger_entries", ("reverses",), "ledger_entries", ("id",)),
+    Trigger(
+        "ledger_entries_accounts",
+        "ledger_entries",
+        "INSERT",
+        refusal(
+            "both accounts of an entry have its currency",
+            {"sqlite": " OR ".join(_NO_SUCH_ACCOUNT.format(side=side) for side in ("debit", "credit"))},
+        ),
+    ),
+    Trigger(
+        "ledger_entries_reversed",
+        "ledger_entries",
+        "INSERT",
+        refusal(
+            "the reversed entry is not there",
+            {
+                "sqlite": "NEW.reverses IS NOT NULL"
+                " AND NOT EXISTS (SELECT 1 FROM ledger_entries WHERE id = NEW.reverses)"
+            },
+        ),
+    ),
+]
