@@ -104,7 +104,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "shared_kernel.api.ContextMiddleware",
+    "shared_kernel.api.context.ContextMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -151,6 +151,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = True
 CSRF_COOKIE_NAME = "csrftoken"
+CSRF_FAILURE_VIEW = "shared_kernel.api.problems.csrf_failure"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -250,9 +251,10 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["identity.api.CookieAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["shared_kernel.api.StrictJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "shared_kernel.api.ProblemSchema",
-    "EXCEPTION_HANDLER": "shared_kernel.api.problem",
+    "DEFAULT_PARSER_CLASSES": ["shared_kernel.api.bodies.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "shared_kernel.api.openapi.ProblemSchema",
+    "EXCEPTION_HANDLER": "shared_kernel.api.problems.problem",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "shared_kernel.api.answers.FirstFormat",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
