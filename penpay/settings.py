@@ -211,6 +211,8 @@ if PRODUCTION and not DERIV_AGENTS:
 # --- payments -------------------------------------------------------------------------------------------------------
 QUOTE_TTL_S = env.int("QUOTE_TTL_S", default=120)
 RATE_LOCK_S = env.int("RATE_LOCK_S", default=1800)
+CALLS_SIDE_BY_SIDE = env.int("CALLS_SIDE_BY_SIDE", default=32)
+SAGA_TIME_SCALE = 1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)  # shortens waits in tests and the demo
 DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
 
 # --- Redis and Celery -----------------------------------------------------------------------------------------------

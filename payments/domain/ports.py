@@ -4,10 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from payments.domain.transaction import Transaction, TransactionType
 from shared_kernel.domain.identifiers import Phone, TransactionId, UserId
 from shared_kernel.domain.money import DepositSplit, LockedRate, Money
 from shared_kernel.domain.outcome import Lookup, Outcome, Unreadable
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransfer, MpesaPayment, MpesaRequest
+
+
+class TransactionRepository(Protocol):
+    """Transactions: `get_many` locks, `save_many` stores state, events and audit rows. Both join the caller's unit of work."""
+
+    def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Transaction]:
+        """Those of `ids` that are of that type, locked in id order by one SELECT; requests are not attached."""
+
+    def save_many(self, transactions: Sequence[Transaction]) -> None:
+        """State, events and audit rows, in one statement a table."""
 
 
 class MpesaGateway(Protocol):
@@ -157,10 +168,10 @@ class RateSource(Protocol):
 class FloatReservations(Protocol):
     """Money promised from a float account, by rows; available = ledger balance - reservations. Joins the caller's unit of work."""
 
-    def reserve(self, account: str, transaction: TransactionId, amount: Money, *, at: datetime) -> None:
-        """Under lock. Raises `FloatTooLow`."""
+    def reserve(
+        self, account: str, transaction: TransactionId, amount: Money, *, at: datetime, beyond: bool = False
+    ) -> None:
+        """Under lock. Raises `FloatTooLow`, unless `beyond`: for money that has come in already and must go out."""
 
     def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
         """In the commit that ends the leg or proves it dead; releasing twice has no effect."""
-
-

@@ -1,6 +1,6 @@
 """What the kernel and every context ask of the world: time, ids, a unit of work, outbox, audit, keys, leases."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -82,6 +82,12 @@ class IdempotencyKeys(Protocol):
         still running. Raises `IdempotencyKeyReused` (422) for another intent, `IdempotencyInFlight` (409).
         """
 
+    def answer(self, key: IdempotencyKey, answer: str) -> None:
+        """Stores the answer to repeat, in the commit of the effect."""
+
+    def answer_of(self, key: IdempotencyKey) -> str:
+        """The answer stored for a claimed key."""
+
     def consume(self, step: str, events: Sequence[UUID]) -> set[UUID]:
         """Those of `events` that `step` has not consumed before, now consumed: at most once each, in the commit of the effect."""
 
@@ -94,6 +100,58 @@ class Leases(Protocol):
 
     def release(self, name: str, holder: str) -> None:
         """Gives it up, if still held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An event as it is stored and travels: `payload` is `Event.to_payload`, `context` says who caused it."""
+
+    id: UUID
+    type: str
+    aggregate_id: UUID
+    payload: dict[str, Any]
+    context: Context
+
+    def open(self) -> Event:
+        """Raises `KeyError` or `TypeError` for a type or a payload that this version does not understand."""
+        return Event.from_payload(self.type, self.payload)
+
+
+class OutboxQueue(Protocol):
+    """The delivery side of the outbox. Each call commits on its own."""
+
+    def claim(
+        self, most: int, confirm: Collection[str], within: timedelta
+    ) -> AbstractContextManager[list[Letter] | None]:
+        """The oldest unpublished events, in order; published once the block ends without an error.
+
+        None while another relay is at it. Those of the types `confirm` are due again after `within` unless delivered.
+        """
+
+    def waiting(self) -> bool:
+        """Whether there is anything to claim."""
+
+    def starting(self, id: UUID) -> bool:
+        """Counts an attempt before it is made, for an event that may have ended its worker. False: now it is parked."""
+
+    def delivered(self, ids: Sequence[UUID]) -> None:
+        """They need not be published again."""
+
+    def failed(self, id: UUID, error: Exception) -> None:
+        """Counts an attempt: the event is due again after a while, or parked with its traceback."""
+
+
+class Broker(Protocol):
+    """Where messages to the workers go."""
+
+    def publish(self, messages: Sequence[Sequence[Letter]]) -> None:
+        """All of them in this order, in one round trip. Raises what its client raises; some may have gone by then."""
+
+
+class ActingAs(Protocol):
+    """Sets who is acting inside; `each` says it for single aggregates, by their id as text."""
+
+    def __call__(self, context: Context, each: Mapping[str, Context]) -> AbstractContextManager[None]: ...
 
 
 class SideBySide(Protocol):

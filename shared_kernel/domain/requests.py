@@ -5,11 +5,13 @@ Tokens and credentials never appear here: an attempt names its credential (`agen
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Money
+
+SEND_WINDOW = timedelta(seconds=10)  # from the intent's commit to the writing: a worker that slept longer gives up
 
 
 class Leg(StrEnum):

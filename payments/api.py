@@ -1,0 +1,222 @@
+"""The REST edge of payments: quotes, deposits, transactions, limits."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from payments.domain.transaction import TransactionNotFound
+from payments.facade import (
+    CreateDeposit,
+    CreateQuote,
+    TransactionStatus,
+    TransactionType,
+    deposits,
+    first_answer,
+    limits,
+    new_id,
+    now,
+    queries,
+    quotes,
+    users,
+)
+from shared_kernel.api.answers import Page, accepted, idempotency_key
+from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
+
+
+class StepJSON(serializers.Serializer[Any]):
+    """One change of status."""
+
+    status = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class FailureJSON(serializers.Serializer[Any]):
+    """Why it ended otherwise, in the customer's words."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class TransactionJSON(serializers.Serializer[Any]):
+    """A Transaction as its customer sees it."""
+
+    id = IdField()
+    type = serializers.CharField()
+    status = serializers.CharField()
+    amount = MoneyField()
+    payout = MoneyField()
+    locked_rate = serializers.CharField()
+    expected_by = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    failure = FailureJSON(allow_null=True)
+    timeline = StepJSON(many=True)
+
+
+class AcceptedJSON(serializers.Serializer[Any]):
+    """What was accepted."""
+
+    transaction = TransactionJSON()
+
+
+class TransactionPage(serializers.Serializer[Any]):
+    """One page, newest first."""
+
+    items = TransactionJSON(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+class QuoteJSON(serializers.Serializer[Any]):
+    """An offer, good until `expires_at`; `rate` and `margin` are KES for one USD."""
+
+    id = IdField()
+    type = serializers.CharField()
+    rate = serializers.CharField()
+    margin = serializers.CharField()
+    you_send = MoneyField()
+    you_get = MoneyField()
+    expires_at = serializers.DateTimeField()
+
+
+class LimitJSON(serializers.Serializer[Any]):
+    """What may still be moved in one period; `left` is null where there is no such limit."""
+
+    minimum = MoneyField()
+    maximum = MoneyField()
+    left_today = MoneyField(allow_null=True)
+    left_this_month = MoneyField(allow_null=True)
+    why = serializers.CharField()
+
+
+class LimitsJSON(serializers.Serializer[Any]):
+    """By type of Transaction."""
+
+    deposit = LimitJSON()
+
+
+class QuotesView(APIView):
+    """`POST quotes`."""
+
+    class QuoteBody(Body):
+        type = serializers.ChoiceField(choices=[str(kind) for kind in TransactionType])
+        amount = MoneyField()
+
+    @extend_schema(request=QuoteBody, responses={201: QuoteJSON}, operation_id="create_quote")
+    def post(self, request: Request) -> Response:
+        """What an amount would give, before anything is asked of the customer."""
+        body = self.QuoteBody.read(request)
+        kind = TransactionType(body["type"])
+        quote = quotes.create(CreateQuote(new_id(), request.user.id, kind, body["amount"], now()))  # type: ignore[arg-type]
+        answer = {
+            "id": str(quote.id),
+            "type": str(quote.type),
+            "rate": queries.decimal(quote.rate.rate),
+            "margin": queries.decimal(quote.margin),
+            "you_send": money_json(quote.you_send),
+            "you_get": money_json(quote.you_get),
+            "expires_at": queries.time(quote.expires_at),
+        }
+        return Response(answer, status=201)
+
+
+class Deposits(APIView):
+    """`POST deposits`."""
+
+    problems = (404, 409, 422)
+
+    class DepositBody(Body):
+        quote_id = IdField()
+
+    @extend_schema(
+        request=DepositBody,
+        responses={202: AcceptedJSON},
+        operation_id="create_deposit",
+        parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, required=True)],
+    )
+    def post(self, request: Request) -> Response:
+        """Accepts a quote: M-Pesa will ask the customer's phone for the payment."""
+        key = idempotency_key(request, f"{request.user.id}:deposits")
+        body = self.DepositBody.read(request)
+        command = CreateDeposit(new_id(), request.user.id, body["quote_id"], key, now())  # type: ignore[arg-type]
+        text, replayed = deposits.create(command, first_answer)
+        answer = json.loads(text)
+        return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
+
+
+class Transactions(APIView):
+    """`GET transactions`."""
+
+    class Filter(Body):
+        type = serializers.ChoiceField(choices=[str(kind) for kind in TransactionType], required=False)
+        status = serializers.ChoiceField(choices=[str(status) for status in TransactionStatus], required=False)
+        since = serializers.DateTimeField(required=False)
+        until = serializers.DateTimeField(required=False)
+        cursor = TextField(required=False, max_length=300)
+        limit = TextField(required=False)
+
+    @extend_schema(
+        responses=TransactionPage,
+        operation_id="list_transactions",
+        parameters=[
+            OpenApiParameter("type", str, enum=[str(kind) for kind in TransactionType]),
+            OpenApiParameter("status", str, enum=[str(status) for status in TransactionStatus]),
+            OpenApiParameter("from", str, description="RFC 3339; created then or later"),
+            OpenApiParameter("to", str, description="RFC 3339; created before"),
+            OpenApiParameter("cursor", str),
+            OpenApiParameter("limit", int),
+        ],
+    )
+    def get(self, request: Request) -> Response:
+        """The customer's Transactions, newest first."""
+        given = {RENAMED.get(name, name): value for name, value in request.query_params.items()}
+        wanted = self.Filter(data=given)
+        wanted.is_valid(raise_exception=True)
+        page = Page.of(request)
+        chosen = {name: wanted.validated_data.get(name) for name in ("type", "status", "since", "until")}
+        rows = page.rows(queries.transactions_of(request.user.id, **chosen))
+        timelines = queries.timelines([row.id for row in rows])
+        return page.answer(rows, lambda row: queries.transaction_json(row, timelines[row.id]))
+
+
+RENAMED = {"from": "since", "to": "until"}
+
+
+class TransactionDetail(APIView):
+    """`GET transactions/{id}`."""
+
+    @extend_schema(responses=TransactionJSON, operation_id="read_transaction")
+    def get(self, request: Request, id: UUID) -> Response:
+        """One of the customer's own Transactions."""
+        row = queries.transaction_of(request.user.id, id)
+        if row is None:
+            raise TransactionNotFound("no such transaction")
+        return Response(queries.transaction_json(row, queries.timelines([id])[id]))
+
+
+class LimitsView(APIView):
+    """`GET limits`."""
+
+    @extend_schema(responses=LimitsJSON, operation_id="read_limits")
+    def get(self, request: Request) -> Response:
+        """What this customer may still deposit, and why."""
+        return Response({"deposit": limits_json(request)})
+
+
+def limits_json(request: Request | HttpRequest) -> dict[str, Any]:
+    """The tier's rule and what is left of it."""
+    tier = users.tier_of(request.user.id)
+    rule, moved = limits.left(request.user.id, tier, TransactionType.DEPOSIT, at=now())
+    return {
+        "minimum": money_json(rule.minimum),
+        "maximum": money_json(rule.maximum),
+        "left_today": money_json(moved.today) if moved.today is not None else None,
+        "left_this_month": money_json(moved.this_month) if moved.this_month is not None else None,
+        "why": f"your verification level is {tier}",
+    }

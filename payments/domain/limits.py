@@ -1,0 +1,112 @@
+"""What a customer may still move, and why: dated rules by tier and by provider, and what was moved already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from payments.domain.transaction import TransactionType
+from shared_kernel.domain.errors import Unavailable, Unprocessable
+from shared_kernel.domain.identifiers import UserId
+from shared_kernel.domain.money import Currency, Money
+
+# A deposit must fit both legs and the ways back: its shillings may have to be refunded by B2C, its dollars come back as a withdrawal.
+PROVIDER_LEGS = ("provider:mpesa_stk", "provider:mpesa_b2c", "provider:deriv_transfer")
+
+
+class LimitExceeded(Unprocessable):
+    """Above or below what may be moved; the detail says which limit and what is left."""
+
+
+class LimitsMissing(Unavailable):
+    """No limit is set for this tier or provider: nothing moves until staff set one."""
+
+
+class WholeShillingsOnly(Unprocessable):
+    """M-Pesa moves whole shillings."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """Between `minimum` and `maximum` at once; at most `per_day` and `per_month` (None: no such limit)."""
+
+    subject: str
+    minimum: Money
+    maximum: Money
+    per_day: Money | None = None
+    per_month: Money | None = None
+
+    def check_one(self, amount: Money) -> None:
+        """Raises `LimitExceeded`."""
+        if amount < self.minimum:
+            raise LimitExceeded(f"the least that can be moved at once is {self.minimum}", limit=self.subject)
+        if self.maximum < amount:
+            raise LimitExceeded(f"the most that can be moved at once is {self.maximum}", limit=self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a customer has moved, or is moving, by type of Transaction: today and this month (East Africa Time)."""
+
+    today: Money
+    this_month: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What may still be moved; None where there is no such limit."""
+
+    today: Money | None
+    this_month: Money | None
+
+
+class LimitBook(Protocol):
+    """The rules and what was moved."""
+
+    def rules(self, subjects: Sequence[str], *, at: datetime) -> Mapping[tuple[str, Currency], LimitRule]:
+        """The newest valid rule of each subject and currency; one SELECT."""
+
+    def moved(self, user: UserId, type: TransactionType, currency: Currency, *, at: datetime) -> Moved:
+        """Sums over Transactions that moved money or still may; one SELECT."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The checks; a command runs them while it holds the customer's row, so that two commands can't both pass."""
+
+    book: LimitBook
+
+    def check_quote(self, tier: str, kes: Money, usd: Money, *, at: datetime) -> None:
+        """Whether such a Transaction may be offered at all. Raises `LimitExceeded`, `WholeShillingsOnly`, `LimitsMissing`."""
+        if kes.amount % 100:
+            raise WholeShillingsOnly("M-Pesa moves whole shillings: leave out the cents")
+        rules = self.book.rules([f"tier:{tier}", *PROVIDER_LEGS], at=at)
+        for amount in (kes, usd):
+            for (_, currency), rule in rules.items():
+                if currency is amount.currency:
+                    rule.check_one(amount)
+        for needed in (f"tier:{tier}", *PROVIDER_LEGS):
+            if not any(subject == needed for subject, _ in rules):
+                raise LimitsMissing(f"no limit is set for {needed}")
+
+    def check(self, user: UserId, tier: str, type: TransactionType, amount: Money, *, at: datetime) -> None:
+        """Whether this customer may move `amount` now. Raises `LimitExceeded` with what is left, `LimitsMissing`."""
+        rule, left = self.left(user, tier, type, amount.currency, at=at)
+        rule.check_one(amount)
+        for most, period in ((left.today, "today"), (left.this_month, "this month")):
+            if most is not None and most < amount:
+                raise LimitExceeded(f"you can move {most} more {period}", limit=rule.subject)
+
+    def left(
+        self, user: UserId, tier: str, type: TransactionType, currency: Currency = Currency.KES, *, at: datetime
+    ) -> tuple[LimitRule, Left]:
+        """The tier's rule, and what it leaves. Raises `LimitsMissing`."""
+        rule = self.book.rules([f"tier:{tier}"], at=at).get((f"tier:{tier}", currency))
+        if rule is None:
+            raise LimitsMissing(f"no limit is set for tier:{tier} in {currency}")
+        moved = self.book.moved(user, type, currency, at=at)
+        return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month))
+
+
+def _rest(most: Money | None, already: Money) -> Money | None:
+    return None if most is None else Money(max(0, most.amount - already.amount), most.currency)

@@ -1,0 +1,88 @@
+"""Payments, assembled; the only door of this context."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from identity.facade import users
+from mpesa_integration.facade import mpesa
+from wallet.facade import ledger
+
+from deriv_integration.facade import deriv
+from payments import queries
+from payments.application.deposit import CreateDeposit, DepositSaga, Timing
+from payments.application.quotes import CreateQuote, Quotes
+from payments.domain.limits import Limits
+from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
+from payments.infrastructure.persistence import (
+    DjangoFloatReservations,
+    DjangoLimitBook,
+    DjangoQuoteBook,
+    DjangoTransactionRepository,
+    to_row,
+)
+from payments.infrastructure.rates import RateTable
+from shared_kernel.infrastructure.coordination import ThreadsSideBySide
+from shared_kernel.infrastructure.persistence import (
+    DjangoAuditLog,
+    DjangoIdempotencyKeys,
+    DjangoOutboxRepository,
+    new_id,
+    now,
+    unit_of_work,
+)
+
+audit = DjangoAuditLog()
+transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
+limits = Limits(DjangoLimitBook())
+timing = replace(Timing(), scale=settings.SAGA_TIME_SCALE, login_fresh_s=settings.DERIV_CHECK_FRESH_S)
+quotes = Quotes(
+    book=DjangoQuoteBook(),
+    rates=RateTable(),
+    limits=limits,
+    users=users,
+    unit_of_work=unit_of_work,
+    ttl=timedelta(seconds=settings.QUOTE_TTL_S),
+    lock=timedelta(seconds=settings.RATE_LOCK_S),
+)
+deposits = DepositSaga(
+    transactions=transactions,
+    quotes=quotes,
+    limits=limits,
+    users=users,
+    mpesa=mpesa,
+    deriv=deriv,
+    ledger=ledger,
+    reservations=DjangoFloatReservations(ledger),
+    keys=DjangoIdempotencyKeys(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    side_by_side=ThreadsSideBySide(max_workers=settings.CALLS_SIDE_BY_SIDE),
+    clock=now,
+    timing=timing,
+)
+
+
+def first_answer(transaction: Transaction) -> str:
+    """What the client is told, and told again, when a command is accepted: the `transaction` in JSON."""
+    timeline: list[dict[str, Any]] = [{"status": t.after, "at": t.at} for t in transaction.transitions]
+    return json.dumps({"transaction": queries.transaction_json(to_row(transaction), timeline)})
+
+
+__all__ = [
+    "CreateDeposit",
+    "CreateQuote",
+    "TransactionStatus",
+    "TransactionType",
+    "deposits",
+    "first_answer",
+    "limits",
+    "new_id",
+    "now",
+    "queries",
+    "quotes",
+    "transactions",
+    "users",
+]

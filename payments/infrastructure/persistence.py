@@ -1,0 +1,275 @@
+"""Transactions, quotes, limits and float reservations over Django's ORM, in groups: one statement a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.db import connection, transaction as database
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Coalesce
+
+from payments import models
+from payments.application.quotes import Quote
+from payments.domain.limits import LimitRule, Moved
+from payments.domain.ports import LedgerGateway
+from payments.domain.transaction import NEXT, UNPAID, Transaction, TransactionStatus, TransactionType
+from shared_kernel.domain.errors import Unavailable
+from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
+from shared_kernel.domain.money import Currency, LockedRate, Money
+from shared_kernel.domain.ports import AuditLog, OutboxRepository, transition_records
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.infrastructure.encryption import blind_index
+
+NAIROBI = ZoneInfo("Africa/Nairobi")
+FROZEN = {"id", "type", "user_id", "quote_id", "created_at", "leased_until"}  # written once, or by the dispatcher alone
+# Money in an unknown or late state first, then what is paid and on its way, then what was only asked for.
+PRIORITY = {
+    TransactionStatus.DERIV_TRANSFER_SENT: 1,
+    TransactionStatus.MPESA_CONFIRMED: 2,
+    TransactionStatus.AWAITING_MPESA: 3,
+    TransactionStatus.CREATED: 4,
+}
+
+
+class VersionConflict(RuntimeError):
+    """A row changed although it was locked: somebody wrote around the repository."""
+
+
+class FloatTooLow(Unavailable):
+    """The agent account can't cover it now. Nothing was charged."""
+
+
+@dataclass(frozen=True)
+class DjangoTransactionRepository:
+    """`transactions`, with the outbox and the audit log."""
+
+    outbox: OutboxRepository
+    audit: AuditLog
+
+    def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Transaction]:
+        rows = models.Transaction.objects.select_for_update().filter(pk__in=ids, type=type).order_by("pk")
+        return [to_domain(row) for row in rows]
+
+    def save_many(self, transactions: Sequence[Transaction]) -> None:
+        fresh = [t for t in transactions if t.version == 0]
+        known = [t for t in transactions if t.version > 0]
+        for transaction in transactions:
+            transaction.version += 1
+        if fresh:
+            models.Transaction.objects.bulk_create(to_row(t) for t in fresh)
+        if known:  # the rows are locked by get_many; the upsert rewrites them in one statement
+            models.Transaction.objects.bulk_create(
+                [to_row(t) for t in known], update_conflicts=True, update_fields=CHANGING, unique_fields=["id"]
+            )
+        for transaction in transactions:
+            self.outbox.append(transaction.pull_events())
+            self.audit.append(transition_records("transaction", transaction.id, transaction.pull_transitions()))
+
+    def claim_due(self, *, at: datetime, lease: timedelta, most: int) -> list[TransactionId]:
+        """The dispatcher's pick: due rows by priority, then age, leased for `lease`. Opens and commits its own transaction."""
+        free = Q(leased_until=None) | Q(leased_until__lte=at)
+        with database.atomic(durable=True):
+            rows = (
+                models.Transaction.objects.select_for_update(
+                    skip_locked=connection.features.has_select_for_update_skip_locked
+                )
+                .filter(free, next_step_at__lte=at)
+                .order_by("priority", "next_step_at")
+            )
+            ids = list(rows.values_list("id", flat=True)[:most])
+            if ids:
+                models.Transaction.objects.filter(pk__in=ids).update(leased_until=at + lease)
+        return ids
+
+
+def to_row(transaction: Transaction) -> models.Transaction:
+    """The aggregate as a row; its requests are the integrations'."""
+    t = transaction
+    return models.Transaction(
+        id=t.id,
+        type=t.type,
+        user_id=t.user_id,
+        quote_id=t.quote_id,
+        status=t.status,
+        version=t.version,
+        step_version=t.step_version,
+        amount=t.amount.amount,
+        currency=t.amount.currency,
+        payout_amount=t.payout.amount,
+        payout_currency=t.payout.currency,
+        mid=t.rate.mid,
+        rate=t.rate.rate,
+        rate_source=t.rate.source,
+        rate_locked_at=t.rate.locked_at,
+        rate_expires_at=t.rate.expires_at,
+        phone=t.phone.number,
+        phone_index=blind_index("transactions.phone", t.phone.number),
+        platform=t.login.platform,
+        deriv_account=t.login.account,
+        deriv_currency=t.login.currency,
+        agent=t.agent,
+        login_checked_at=t.login_checked_at,
+        confirmed_at=t.confirmed_at,
+        expected_by=t.expected_by,
+        failure_code=t.failure_code[:64],
+        failure_detail=t.failure_detail[:255],
+        attention_from=t.attention_from or "",
+        deriv_transfer_id=t.deriv_transfer_id or "",
+        priority=PRIORITY.get(t.status, 9),
+        next_step_at=t.next_step_at,
+        leased_until=None,
+        attempts=t.attempts,
+        created_at=t.created_at,
+        updated_at=t.updated_at,
+    )
+
+
+def to_domain(row: models.Transaction) -> Transaction:
+    """The row as an aggregate; its requests are attached by the saga."""
+    base, quote = Currency(row.payout_currency), Currency(row.currency)
+    return Transaction(
+        id=TransactionId(row.id),
+        type=TransactionType(row.type),
+        user_id=UserId(row.user_id),
+        quote_id=QuoteId(row.quote_id),
+        status=TransactionStatus(row.status),
+        version=row.version,
+        step_version=row.step_version,
+        amount=Money(row.amount, quote),
+        payout=Money(row.payout_amount, base),
+        rate=LockedRate(base, quote, row.mid, row.rate, row.rate_source, row.rate_locked_at, row.rate_expires_at),
+        phone=Phone(row.phone),
+        login=DerivLogin(DerivPlatform(row.platform), row.deriv_account, row.deriv_currency),
+        agent=row.agent,
+        login_checked_at=row.login_checked_at,
+        confirmed_at=row.confirmed_at,
+        expected_by=row.expected_by,
+        failure_code=row.failure_code,
+        failure_detail=row.failure_detail,
+        attention_from=TransactionStatus(row.attention_from) if row.attention_from else None,
+        deriv_transfer_id=DerivTransferId(row.deriv_transfer_id) if row.deriv_transfer_id else None,
+        next_step_at=row.next_step_at,
+        attempts=row.attempts,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+@dataclass(frozen=True)
+class DjangoQuoteBook:
+    """`quotes`."""
+
+    def add(self, quote: Quote) -> None:
+        models.Quote.objects.bulk_create(
+            [
+                models.Quote(
+                    id=quote.id,
+                    user_id=quote.user_id,
+                    type=quote.type,
+                    send_amount=quote.you_send.amount,
+                    send_currency=quote.you_send.currency,
+                    get_amount=quote.you_get.amount,
+                    get_currency=quote.you_get.currency,
+                    mid=quote.rate.mid,
+                    rate=quote.rate.rate,
+                    rate_source=quote.rate.source,
+                    created_at=quote.created_at,
+                    expires_at=quote.expires_at,
+                )
+            ]
+        )
+
+    def take(self, id: QuoteId, transaction: TransactionId) -> Quote | None:
+        row = models.Quote.objects.select_for_update().filter(pk=id).first()
+        if row is None:
+            return None
+        if row.transaction_id is None:
+            models.Quote.objects.filter(pk=id).update(transaction_id=transaction)
+        send, get = Currency(row.send_currency), Currency(row.get_currency)
+        base, quote = (get, send) if row.type == TransactionType.DEPOSIT else (send, get)
+        return Quote(
+            QuoteId(row.id),
+            UserId(row.user_id),
+            TransactionType(row.type),
+            Money(row.send_amount, send),
+            Money(row.get_amount, get),
+            LockedRate(base, quote, row.mid, row.rate, row.rate_source, row.created_at, row.expires_at),
+            row.created_at,
+            row.expires_at,
+            TransactionId(row.transaction_id) if row.transaction_id else None,
+        )
+
+
+@dataclass(frozen=True)
+class DjangoLimitBook:
+    """`limit_rules`, and sums over `transactions`."""
+
+    def rules(self, subjects: Sequence[str], *, at: datetime) -> Mapping[tuple[str, Currency], LimitRule]:
+        rows = models.LimitRule.objects.filter(subject__in=subjects, valid_from__lte=at).order_by("valid_from")[:1000]
+        found = {}
+        for row in rows:
+            currency = Currency(row.currency)
+            day, month = (None if sum is None else Money(sum, currency) for sum in (row.per_day, row.per_month))
+            least, most = Money(row.minimum, currency), Money(row.maximum, currency)
+            found[row.subject, currency] = LimitRule(row.subject, least, most, day, month)
+        return found
+
+    def moved(self, user: UserId, type: TransactionType, currency: Currency, *, at: datetime) -> Moved:
+        local = at.astimezone(NAIROBI)
+        today = local.replace(hour=0, minute=0, second=0, microsecond=0)
+        month = today.replace(day=1)
+        ended = [status for status in UNPAID if status not in OPEN]
+        column = "amount" if type is TransactionType.DEPOSIT else "payout_amount"
+        sums = models.Transaction.objects.filter(
+            Q(currency=currency) if type is TransactionType.DEPOSIT else Q(payout_currency=currency),
+            user_id=user, type=type, created_at__gte=month,
+        ).exclude(status__in=ended).aggregate(
+            month=Coalesce(Sum(column), 0), today=Coalesce(Sum(column, filter=Q(created_at__gte=today)), 0)
+        )  # fmt: skip
+        return Moved(Money(int(sums["today"]), currency), Money(int(sums["month"]), currency))
+
+
+OPEN = frozenset(
+    {TransactionStatus.CREATED, TransactionStatus.UNDER_REVIEW, TransactionStatus.AWAITING_MPESA}
+)  # not paid yet, but may be
+
+
+@dataclass(frozen=True)
+class DjangoFloatReservations:
+    """`float_accounts` and `float_reservations`; the account's row is the lock."""
+
+    ledger: LedgerGateway
+
+    def reserve(
+        self, account: str, transaction: TransactionId, amount: Money, *, at: datetime, beyond: bool = False
+    ) -> None:
+        promise = models.FloatAccount.objects.filter(pk=account)
+        if not promise.update(reserved=F("reserved") + amount.amount):
+            models.FloatAccount.objects.bulk_create([models.FloatAccount(account=account)], ignore_conflicts=True)
+            promise.update(reserved=F("reserved") + amount.amount)
+        reserved: int = promise.values_list("reserved", flat=True).get()
+        if not beyond and self.ledger.deriv_balance(account).amount < reserved:
+            raise FloatTooLow("deposits of this amount are not possible right now: please try again later")
+        row = models.FloatReservation(
+            transaction_id=transaction, account=account, amount=amount.amount, created_at=at, released_at=None
+        )
+        models.FloatReservation.objects.bulk_create([row], update_conflicts=beyond, **(REOPEN if beyond else {}))
+
+    def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
+        held = models.FloatReservation.objects.select_for_update().filter(pk__in=transactions, released_at=None)
+        sums: dict[str, int] = {}
+        for row in held.order_by("pk"):
+            sums[row.account] = sums.get(row.account, 0) + row.amount
+        if sums:
+            models.FloatReservation.objects.filter(pk__in=transactions, released_at=None).update(released_at=at)
+        for account, amount in sorted(sums.items()):
+            models.FloatAccount.objects.filter(pk=account).update(reserved=F("reserved") - amount)
+
+
+REOPEN: dict[str, Any] = {"update_fields": ["created_at", "released_at"], "unique_fields": ["transaction_id"]}
+CHANGING = [
+    field.name for field in models.Transaction._meta.concrete_fields if field.name not in FROZEN - {"leased_until"}
+]
+assert set(NEXT) == set(TransactionStatus)

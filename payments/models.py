@@ -1,0 +1,159 @@
+"""The rows of payments: `transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations."""
+
+from django.db import models
+
+from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
+from shared_kernel.models import UuidField
+
+
+class Transaction(models.Model):
+    """A deposit or withdrawal; its provider requests live with the integrations, its entries in the wallet."""
+
+    id = UuidField(primary_key=True)
+    type = models.CharField(max_length=16)
+    user_id = UuidField()
+    quote_id = UuidField(unique=True)
+    status = models.CharField(max_length=24)
+    version = models.PositiveIntegerField(default=0)
+    step_version = models.PositiveSmallIntegerField(default=1)
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    payout_amount = models.BigIntegerField()
+    payout_currency = models.CharField(max_length=3)
+    mid = models.DecimalField(max_digits=18, decimal_places=8)
+    rate = models.DecimalField(max_digits=18, decimal_places=8)
+    rate_source = models.CharField(max_length=32)
+    rate_locked_at = models.DateTimeField()
+    rate_expires_at = models.DateTimeField()
+    phone = EncryptedField()
+    phone_index = BlindIndexField()
+    platform = models.CharField(max_length=8)
+    deriv_account = EncryptedField()
+    deriv_currency = models.CharField(max_length=3)
+    agent = models.CharField(max_length=64)
+    login_checked_at = models.DateTimeField(null=True)
+    confirmed_at = models.DateTimeField(null=True)
+    expected_by = models.DateTimeField(null=True)
+    failure_code = models.CharField(max_length=64, blank=True, default="")
+    failure_detail = models.CharField(max_length=255, blank=True, default="")
+    attention_from = models.CharField(max_length=24, blank=True, default="")
+    deriv_transfer_id = models.CharField(max_length=64, blank=True, default="")
+    priority = models.PositiveSmallIntegerField(default=5)
+    next_step_at = models.DateTimeField(null=True)
+    leased_until = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "transactions"
+        indexes = [
+            models.Index(fields=["user_id", "created_at"], name="transactions_of_user"),
+            models.Index(fields=["next_step_at"], name="transactions_due"),
+            models.Index(fields=["status", "updated_at"], name="transactions_by_status"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(amount__gt=0, payout_amount__gt=0), name="transactions_positive")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+
+class Quote(models.Model):
+    """What was offered; used by at most one Transaction."""
+
+    id = UuidField(primary_key=True)
+    user_id = UuidField()
+    type = models.CharField(max_length=16)
+    send_amount = models.BigIntegerField()
+    send_currency = models.CharField(max_length=3)
+    get_amount = models.BigIntegerField()
+    get_currency = models.CharField(max_length=3)
+    mid = models.DecimalField(max_digits=18, decimal_places=8)
+    rate = models.DecimalField(max_digits=18, decimal_places=8)
+    rate_source = models.CharField(max_length=32)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    transaction_id = UuidField(null=True, unique=True)
+
+    class Meta:
+        db_table = "quotes"
+        indexes = [models.Index(fields=["user_id", "created_at"], name="quotes_of_user")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class ExchangeRate(models.Model):
+    """Staff's rate table: one USD in KES, the margin that a customer pays, and how long it is good for."""
+
+    id = models.BigAutoField(primary_key=True)
+    mid = models.DecimalField(max_digits=18, decimal_places=8)
+    margin_bps = models.PositiveIntegerField()
+    valid_from = models.DateTimeField()
+    valid_until = models.DateTimeField()
+    set_by = models.CharField(max_length=64)
+    approved_by = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "exchange_rates"
+        indexes = [models.Index(fields=["valid_from"], name="rates_by_time")]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(mid__gt=0), name="rates_positive"),
+            models.CheckConstraint(condition=~models.Q(set_by=models.F("approved_by")), name="rates_four_eyes"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.mid} from {self.valid_from:%Y-%m-%d %H:%M}"
+
+
+class LimitRule(models.Model):
+    """A dated limit. `subject` is `tier:<name>` or `provider:<leg>`; amounts in minor units; the newest valid row counts."""
+
+    id = models.BigAutoField(primary_key=True)
+    subject = models.CharField(max_length=48)
+    currency = models.CharField(max_length=3)
+    minimum = models.BigIntegerField()
+    maximum = models.BigIntegerField()
+    per_day = models.BigIntegerField(null=True)
+    per_month = models.BigIntegerField(null=True)
+    valid_from = models.DateTimeField()
+
+    class Meta:
+        db_table = "limit_rules"
+        constraints = [models.UniqueConstraint(fields=["subject", "currency", "valid_from"], name="limit_rules_dated")]
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.currency}"
+
+
+class FloatAccount(models.Model):
+    """What is promised from one provider account; the row is locked by whoever decides."""
+
+    account = models.CharField(primary_key=True, max_length=64)
+    reserved = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "float_accounts"
+        constraints = [models.CheckConstraint(condition=models.Q(reserved__gte=0), name="float_reserved_not_negative")]
+
+    def __str__(self) -> str:
+        return self.account
+
+
+class FloatReservation(models.Model):
+    """Money promised to one Transaction from a float account, until its leg ended or is proven dead."""
+
+    transaction_id = UuidField(primary_key=True)
+    account = models.CharField(max_length=64)
+    amount = models.BigIntegerField()
+    created_at = models.DateTimeField()
+    released_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "float_reservations"
+        indexes = [models.Index(fields=["account", "released_at"], name="reservations_open")]
+
+    def __str__(self) -> str:
+        return str(self.transaction_id)

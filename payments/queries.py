@@ -1,0 +1,79 @@
+"""What customers and staff read of payments: tables in, plain data out."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from payments import models
+from shared_kernel.models import AuditLog
+
+TOLD = {"FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "REFUNDED"}  # the statuses whose reason the customer is told
+
+
+def transactions_of(
+    user_id: UUID,
+    *,
+    type: str | None = None,
+    status: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> QuerySet[models.Transaction]:
+    """A customer's Transactions, to be paged by `created_at` and `id`."""
+    rows = models.Transaction.objects.filter(user_id=user_id)
+    wanted = {"type": type, "status": status, "created_at__gte": since, "created_at__lt": until}
+    return rows.filter(**{name: value for name, value in wanted.items() if value is not None})
+
+
+def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
+    """One of the customer's own Transactions."""
+    return models.Transaction.objects.filter(pk=id, user_id=user_id).first()
+
+
+def timelines(ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:
+    """Each Transaction's changes of status, oldest first, from the audit log; one SELECT."""
+    rows = AuditLog.objects.filter(
+        target_type="transaction", target_id__in=[str(id) for id in ids], action="transaction.status"
+    ).order_by("seq")
+    found: dict[UUID, list[dict[str, Any]]] = {id: [] for id in ids}
+    for target, after, at in rows.values_list("target_id", "after", "at"):
+        found[UUID(target)].append({"status": after, "at": at})
+    return found
+
+
+def transaction_json(row: models.Transaction, timeline: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A Transaction as the API shows it."""
+    failure = (
+        {"code": row.failure_code, "detail": row.failure_detail} if row.status in TOLD and row.failure_code else None
+    )
+    return {
+        "id": str(row.id),
+        "type": row.type,
+        "status": row.status,
+        "amount": money(row.amount, row.currency),
+        "payout": money(row.payout_amount, row.payout_currency),
+        "locked_rate": decimal(row.rate),
+        "expected_by": time(row.expected_by) if row.next_step_at and row.expected_by else None,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "failure": failure,
+        "timeline": [{"status": step["status"], "at": time(step["at"])} for step in timeline],
+    }
+
+
+def money(amount: int, currency: str) -> dict[str, str]:
+    """Minor units as the API writes money; both currencies have two decimals."""
+    return {"amount": f"{amount // 100}.{amount % 100:02d}", "currency": currency}
+
+
+def decimal(value: Decimal) -> str:
+    """Without trailing zeros, never in exponent form."""
+    return f"{value.normalize():f}"
+
+
+def time(at: datetime) -> str:
+    """RFC 3339 in UTC."""
+    return at.isoformat().replace("+00:00", "Z")
