@@ -1,4 +1,7 @@
-"""The rows of payments: `transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations."""
+"""The rows of payments:
+
+`transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations.
+"""
 
 from django.db import models
 
@@ -109,7 +112,9 @@ class ExchangeRate(models.Model):
 
 
 class LimitRule(models.Model):
-    """A dated limit. `subject` is `tier:<name>` or `provider:<leg>`; amounts in minor units; the newest valid row counts."""
+    """A dated limit. `subject` is `tier:<name>` or `provider:<leg>`; amounts in minor units; the newest valid row
+    counts.
+    """
 
     id = models.BigAutoField(primary_key=True)
     subject = models.CharField(max_length=48)

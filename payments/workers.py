@@ -1,5 +1,6 @@
 """Celery's edge of payments: the sweeper, by which the database alone brings every Transaction to its end."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 from celery import shared_task
@@ -21,10 +22,8 @@ def sweep_sagas() -> int:
     with acting_as(Context("system:sweeper")):
         for _ in range(MOST_GROUPS):
             ids = transactions.claim_due(at=now(), lease=LEASE, most=GROUP)
-            try:
+            with suppress(StepsFailed):  # logged, and each one put off or shown to a person, by the saga
                 deposits.drive(ids)
-            except StepsFailed:
-                pass  # logged, and each one put off or shown to a person, by the saga
             looked += len(ids)
             if len(ids) < GROUP:
                 break

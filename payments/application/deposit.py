@@ -1,7 +1,7 @@
 """The deposit saga, from the customer's command to the ledger, its steps in their order from top to bottom.
 
-What a step may find, and what happens then, is the deposit's tables in `docs/architecture.md`. Nothing here is guessed: an
-answer that is not known is asked about (`ConfirmPayment`, `FindPayment`, `AskDeriv`), never repeated.
+What a step may find, and what happens then, is the deposit's tables in `docs/architecture.md`. Nothing here is
+guessed: an answer that is not known is asked about (`ConfirmPayment`, `FindPayment`, `AskDeriv`), never repeated.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,6 +95,7 @@ class Timing:
 
 MOST_TRANSFERS = 3  # attempts at Deriv, each proven dead before the next; then the money goes back
 
+AnyStep: TypeAlias = Step[Transaction, Any, Any]
 P = TypeVar("P", bound=ProviderRequest)
 
 
@@ -195,7 +196,9 @@ class TakePayment:
     def take(
         self, transaction: Transaction, request: MpesaRequest, payments: Sequence[MpesaPayment], *, at: datetime
     ) -> None:
-        """`payments` are the book's rows, empty when the STK query alone proves it (then the amount is the one asked for)."""
+        """`payments` are the book's rows, empty when the STK query alone proves it (then the amount is the one
+        asked for).
+        """
         request.status = RequestStatus.DONE
         transaction.change(request)
         paid = payments[0].amount if payments else request.amount
@@ -233,7 +236,10 @@ class TakePayment:
 
 @dataclass(frozen=True)
 class ConfirmPayment(Step[Transaction, Question, Outcome]):
-    """AWAITING_MPESA to MPESA_CONFIRMED: M-Pesa is asked whether the prompt was paid. A callback only starts the asking."""
+    """AWAITING_MPESA to MPESA_CONFIRMED:
+
+    M-Pesa is asked whether the prompt was paid. A callback only starts the asking.
+    """
 
     mpesa: MpesaGateway
     payment: TakePayment
@@ -282,7 +288,10 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
 
 @dataclass(frozen=True)
 class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadable | Unknown]):
-    """AWAITING_MPESA, when the prompt's answer was lost or the query does not settle it: M-Pesa's own book (Pull) is read."""
+    """AWAITING_MPESA, when the prompt's answer was lost or the query does not settle it:
+
+    M-Pesa's own book (Pull) is read.
+    """
 
     mpesa: MpesaGateway
     payment: TakePayment
@@ -353,7 +362,10 @@ class Credit:
     def book(
         self, transaction: Transaction, transfer: DerivTransfer, references: Sequence[str], *, at: datetime
     ) -> None:
-        """Completes with the first reference; any other one is a double booking: posted, the credential frozen, shown."""
+        """Completes with the first reference; any other one is a double booking:
+
+        posted, the credential frozen, shown.
+        """
         known = transaction.deriv_transfer_id
         fresh = [reference for reference in dict.fromkeys(references) if reference != known]
         if known is None and fresh:
@@ -442,7 +454,10 @@ class SendToDeriv(Step[Transaction, DerivTransfer, Outcome]):
 
 @dataclass(frozen=True)
 class AskDeriv(Step[Transaction, Question, Lookup | Unknown]):
-    """DERIV_TRANSFER_SENT with an unknown outcome: the agent's own book is read; only a proven absence allows another attempt."""
+    """DERIV_TRANSFER_SENT with an unknown outcome:
+
+    the agent's own book is read; only a proven absence allows another attempt.
+    """
 
     deriv: DerivGateway
     credit: Credit
@@ -483,7 +498,10 @@ class AskDeriv(Step[Transaction, Question, Lookup | Unknown]):
 
 
 def send_again(request: ProviderRequest, *, at: datetime) -> None:
-    """The same attempt once more, after it surely had no effect: the fence rises, so that a sleeping sender's word is void."""
+    """The same attempt once more, after it surely had no effect:
+
+    the fence rises, so that a sleeping sender's word is void.
+    """
     if request.status is not RequestStatus.NOT_SENT:
         raise RuntimeError(f"{request.id} is {request.status}: only what was surely not sent goes again")
     request.status, request.fence, request.send_before = RequestStatus.SENDING, request.fence + 1, at + SEND_WINDOW
@@ -703,7 +721,6 @@ class Expire(Step[Transaction, None, None]):
     def conclude(self, transaction: Transaction, request: None, outcome: None, *, at: datetime) -> None: ...
 
 
-AnyStep: TypeAlias = Step[Transaction, Any, Any]
 MOST_FAILURES = 20  # of our own code on one Transaction, with growing pauses; then a person is shown it
 ASKS_MPESA = frozenset({S.AWAITING_MPESA, S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION})
 ASKS_DERIV = frozenset({S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.NEEDS_ATTENTION})

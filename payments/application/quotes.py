@@ -75,7 +75,9 @@ class QuoteBook(Protocol):
     def add(self, quote: Quote) -> None: ...
 
     def take(self, id: QuoteId, transaction: TransactionId) -> Quote | None:
-        """The quote, now marked as used by `transaction` unless it was used before; `transaction_id` is what it was before."""
+        """The quote, now marked as used by `transaction` unless it was used before; `transaction_id` is what it
+        was before.
+        """
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Quotes:
     lock: timedelta
 
     def create(self, command: CreateQuote) -> Quote:
-        """An offer. Raises `RateStale`, `LimitExceeded`, `WholeShillingsOnly`, `WrongCurrency`, `AmountTooSmall`, `WithdrawalsNotOpen`."""
+        """An offer. Raises `RateStale`, `LimitExceeded`, `WholeShillingsOnly`, `WrongCurrency`, `AmountTooSmall`,
+        `WithdrawalsNotOpen`.
+        """
         if command.type is not TransactionType.DEPOSIT:
             raise WithdrawalsNotOpen("withdrawals are not offered yet")
         if command.amount.currency is not Currency.KES:

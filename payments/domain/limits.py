@@ -10,7 +10,8 @@ from shared_kernel.domain.errors import Unavailable, Unprocessable
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, Money
 
-# A deposit must fit both legs and the ways back: its shillings may have to be refunded by B2C, its dollars come back as a withdrawal.
+# A deposit must fit both legs and the ways back: its shillings may have to be refunded by B2C, its dollars come back
+# as a withdrawal.
 PROVIDER_LEGS = ("provider:mpesa_stk", "provider:mpesa_b2c", "provider:deriv_transfer")
 
 
@@ -77,7 +78,10 @@ class Limits:
     book: LimitBook
 
     def check_quote(self, tier: str, kes: Money, usd: Money, *, at: datetime) -> None:
-        """Whether such a Transaction may be offered at all. Raises `LimitExceeded`, `WholeShillingsOnly`, `LimitsMissing`."""
+        """Whether such a Transaction may be offered at all.
+
+        Raises `LimitExceeded`, `WholeShillingsOnly`, `LimitsMissing`.
+        """
         if kes.amount % 100:
             raise WholeShillingsOnly("M-Pesa moves whole shillings: leave out the cents")
         rules = self.book.rules([f"tier:{tier}", *PROVIDER_LEGS], at=at)

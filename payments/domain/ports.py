@@ -12,7 +12,10 @@ from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransf
 
 
 class TransactionRepository(Protocol):
-    """Transactions: `get_many` locks, `save_many` stores state, events and audit rows. Both join the caller's unit of work."""
+    """Transactions: `get_many` locks, `save_many` stores state, events and audit rows.
+
+    Both join the caller's unit of work.
+    """
 
     def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Transaction]:
         """Those of `ids` that are of that type, locked in id order by one SELECT; requests are not attached."""
@@ -22,7 +25,10 @@ class TransactionRepository(Protocol):
 
 
 class MpesaGateway(Protocol):
-    """M-Pesa, as the sagas see it. The first four join the caller's unit of work; the rest call out and must run outside of one."""
+    """M-Pesa, as the sagas see it.
+
+    The first four join the caller's unit of work; the rest call out and must run outside of one.
+    """
 
     def requests_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
         """All attempts of each Transaction, oldest first, with what callbacks claimed; one SELECT."""
@@ -48,10 +54,14 @@ class MpesaGateway(Protocol):
         """STK push. `give_up_at` is on the monotonic clock: past it nothing is written (`NotSent`)."""
 
     def query(self, request: MpesaRequest) -> Outcome:
-        """STK query: `Done` (paid), `Accepted` (not decided yet), `Refused` (this attempt moved nothing), `Unknown`, `NotSent`."""
+        """STK query: `Done` (paid), `Accepted` (not decided yet), `Refused` (this attempt moved nothing),
+        `Unknown`, `NotSent`.
+        """
 
     def payments(self, request: MpesaRequest) -> Sequence[MpesaPayment] | Unreadable:
-        """Pull: what our shortcode received under this attempt's reference since it was made (at most 48 hours back)."""
+        """Pull: what our shortcode received under this attempt's reference since it was made (at most 48 hours
+        back).
+        """
 
 
 class DerivGateway(Protocol):
@@ -73,7 +83,10 @@ class DerivGateway(Protocol):
         """Stops new transfers by an agent credential until a person resumes it; with an audit row."""
 
     def agent_for(self, platform: DerivPlatform) -> str:
-        """The agent credential for a new Transaction. Raises `DerivUnavailable` when none is there or all are frozen."""
+        """The agent credential for a new Transaction.
+
+        Raises `DerivUnavailable` when none is there or all are frozen.
+        """
 
     def new_transfer(
         self, transaction: TransactionId, attempt: int, login: DerivLogin, agent: str, amount: Money, *, at: datetime
@@ -155,7 +168,10 @@ class UserDirectory(Protocol):
     """The customers, by identity."""
 
     def customer(self, user: UserId) -> Customer:
-        """Locked for the rest of the unit of work, so that limits hold under concurrent commands. Raises `UserNotFound`."""
+        """Locked for the rest of the unit of work, so that limits hold under concurrent commands.
+
+        Raises `UserNotFound`.
+        """
 
 
 class RateSource(Protocol):
@@ -166,7 +182,10 @@ class RateSource(Protocol):
 
 
 class FloatReservations(Protocol):
-    """Money promised from a float account, by rows; available = ledger balance - reservations. Joins the caller's unit of work."""
+    """Money promised from a float account, by rows; available = ledger balance - reservations.
+
+    Joins the caller's unit of work.
+    """
 
     def reserve(
         self, account: str, transaction: TransactionId, amount: Money, *, at: datetime, beyond: bool = False

@@ -1,7 +1,7 @@
 """Transaction, here a Deposit: KES leaves the customer's M-Pesa, USD reaches their Deriv login.
 
-Its state is its row and its provider requests, and nothing else. Every verb takes the time; which verb comes when is the saga's
-business (`application/deposit.py`), what a verb may do is said here.
+Its state is its row and its provider requests, and nothing else. Every verb takes the time; which verb comes when is
+the saga's business (`application/deposit.py`), what a verb may do is said here.
 """
 
 from dataclasses import dataclass, field
@@ -51,7 +51,8 @@ class TransactionStatus(StrEnum):
 
 S = TransactionStatus
 
-# Late proof re-opens: a payment may turn up after FAILED or EXPIRED, a transfer after REFUND_PENDING (no give-back was sent yet).
+# Late proof re-opens: a payment may turn up after FAILED or EXPIRED, a transfer after REFUND_PENDING (no give-back
+# was sent yet).
 NEXT: dict[TransactionStatus, frozenset[TransactionStatus]] = {
     S.CREATED: frozenset({S.AWAITING_MPESA, S.REJECTED, S.EXPIRED, S.NEEDS_ATTENTION}),
     S.UNDER_REVIEW: frozenset({S.CREATED, S.REJECTED, S.EXPIRED}),
@@ -88,8 +89,9 @@ class NothingToResume(Conflict):
 class Transaction(Aggregate):
     """A Deposit. `amount` is what the customer pays (KES), `payout` what they get (USD); `rate` is locked.
 
-    Everything above `status` is frozen when it is created. `next_step_at` is when the sweeper looks at it again (None: nothing
-    is left to do by itself), `attempts` counts the tries of the present step, `payments` and `transfers` its provider requests.
+    Everything above `status` is frozen when it is created. `next_step_at` is when the sweeper looks at it again
+    (None: nothing is left to do by itself), `attempts` counts the tries of the present step, `payments` and
+    `transfers` its provider requests.
     """
 
     id: TransactionId
@@ -140,7 +142,10 @@ class Transaction(Aggregate):
         login_checked_at: datetime | None,
         at: datetime,
     ) -> "Transaction":
-        """Step 1: accepted, nothing asked of a provider. `payout` follows from the locked rate, rounded down to the cent."""
+        """Step 1: accepted, nothing asked of a provider.
+
+        `payout` follows from the locked rate, rounded down to the cent.
+        """
         transaction = cls(
             id=id,
             user_id=user_id,
@@ -222,7 +227,10 @@ class Transaction(Aggregate):
         self._again(until, at=at)
 
     def confirm(self, *, at: datetime) -> None:
-        """Step 3: the payment is proven. Without a rate that still holds it is given back, never converted at the old one."""
+        """Step 3: the payment is proven.
+
+        Without a rate that still holds it is given back, never converted at the old one.
+        """
         self.confirmed_at = at
         self.failure_code = self.failure_detail = ""
         if self.rate.holds(at):

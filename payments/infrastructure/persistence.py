@@ -68,7 +68,10 @@ class DjangoTransactionRepository:
             self.audit.append(transition_records("transaction", transaction.id, transaction.pull_transitions()))
 
     def claim_due(self, *, at: datetime, lease: timedelta, most: int) -> list[TransactionId]:
-        """The dispatcher's pick: due rows by priority, then age, leased for `lease`. Opens and commits its own transaction."""
+        """The dispatcher's pick:
+
+        due rows by priority, then age, leased for `lease`. Opens and commits its own transaction.
+        """
         free = Q(leased_until=None) | Q(leased_until__lte=at)
         with database.atomic(durable=True):
             rows = (

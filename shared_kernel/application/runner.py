@@ -1,7 +1,8 @@
 """Runs saga steps in groups: intents of a whole group in one commit, calls side by side, outcomes in the next commit.
 
-A step is written for one aggregate. A *turn* is one unit of work: it concludes the calls that came back and intends the next
-ones, so that a step's conclusion and its successor's intent share a commit. Between turns nothing of the database is open.
+A step is written for one aggregate. A *turn* is one unit of work: it concludes the calls that came back and intends
+the next ones, so that a step's conclusion and its successor's intent share a commit. Between turns nothing of the
+database is open.
 """
 
 import logging
@@ -36,11 +37,15 @@ class Step(ABC, Generic[A, R, O]):
 
     @abstractmethod
     def call(self, request: R, *, give_up_at: float) -> O:
-        """Asks the provider. A call that moves money checks `give_up_at` (monotonic clock) directly before it writes."""
+        """Asks the provider. A call that moves money checks `give_up_at` (monotonic clock) directly before it
+        writes.
+        """
 
     @abstractmethod
     def conclude(self, aggregate: A, request: R, outcome: O, *, at: datetime) -> None:
-        """Applies what the provider said to the aggregate as it is now, which may be further than when it was intended."""
+        """Applies what the provider said to the aggregate as it is now, which may be further than when it was
+        intended.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,9 @@ class Saga(Protocol[A]):
     """What the runner drives."""
 
     def load(self, ids: Sequence[UUID], answers: Sequence[Answer]) -> list[A]:
-        """Locks the aggregates in id order, stores the outcomes in the requests' own rows, and attaches those requests."""
+        """Locks the aggregates in id order, stores the outcomes in the requests' own rows, and attaches those
+        requests.
+        """
 
     def id_of(self, aggregate: A) -> UUID: ...
 
@@ -76,7 +83,10 @@ class Saga(Protocol[A]):
         """Stores what changed, and the intents of `calls`."""
 
     def step_failed(self, id: UUID, error: Exception, *, at: datetime) -> None:
-        """A step of this one aggregate raised: opens its own unit of work to put the aggregate off or before a person."""
+        """A step of this one aggregate raised:
+
+        opens its own unit of work to put the aggregate off or before a person.
+        """
 
 
 class StepsFailed(Exception):
@@ -119,7 +129,7 @@ class Runner(Generic[A]):
         """One turn for the group; if it fails, one each, so that a poisonous one harms itself alone."""
         try:
             return self._turn(ids, answers)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  logged and told for each one below
             if len(ids) > 1:
                 log.warning("a group of %d is redone one by one: %s", len(ids), type(error).__name__)
             calls = []
@@ -157,7 +167,9 @@ class Runner(Generic[A]):
         return calls
 
     def _intend(self, aggregate: A, *, at: datetime) -> tuple[Step[A, Any, Any], Any] | None:
-        """The next step and what it will call; a step that only decides is followed by the one that its decision asks for."""
+        """The next step and what it will call; a step that only decides is followed by the one that its decision
+        asks for.
+        """
         for _ in range(MOST_TURNS):
             step = self.saga.next_step(aggregate, at=at)
             if step is None:

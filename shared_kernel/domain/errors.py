@@ -8,7 +8,8 @@ class DomainError(Exception):
     """A rule that was broken.
 
     `code` is the class name in snake_case (stable: clients depend on it), `status` the HTTP status that its base class
-    gives, `detail` a sentence that says what to do. `extra` is added to the problem document as it is: never personal data.
+    gives, `detail` a sentence that says what to do. `extra` is added to the problem document as it is: never personal
+    data.
     """
 
     status: ClassVar[int] = 400

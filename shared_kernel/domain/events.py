@@ -1,6 +1,7 @@
 """Domain events and the aggregate that raises them: what happened, in the past tense, told through the outbox.
 
-An event carries ids and amounts, never personal data: it is stored in clear, kept for ever, and travels through the broker.
+An event carries ids and amounts, never personal data: it is stored in clear, kept for ever, and travels through the
+broker.
 """
 
 from dataclasses import dataclass, field, fields
@@ -37,7 +38,10 @@ class Event:
 
     @staticmethod
     def from_payload(type_name: str, payload: dict[str, Any]) -> "Event":
-        """The event that `to_payload` described; fields that this version does not know are left out. Raises `KeyError` for an unknown type."""
+        """The event that `to_payload` described; fields that this version does not know are left out.
+
+        Raises `KeyError` for an unknown type.
+        """
         cls = Event.types[type_name]
         hints = get_type_hints(cls)
         return cls(**{f.name: _typed(payload[f.name], hints[f.name]) for f in fields(cls) if f.name in payload})

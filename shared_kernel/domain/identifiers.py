@@ -42,7 +42,10 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Phone:
-    """A Kenyan mobile number as M-Pesa writes it: `number` is 2547XXXXXXXX or 2541XXXXXXXX. `str` and `repr` are masked."""
+    """A Kenyan mobile number as M-Pesa writes it:
+
+    `number` is 2547XXXXXXXX or 2541XXXXXXXX. `str` and `repr` are masked.
+    """
 
     number: str
 
@@ -52,7 +55,10 @@ class Phone:
 
     @classmethod
     def parse(cls, text: str) -> "Phone":
-        """Takes +254…, 254…, 07…, 01…, 7…, 1…, with spaces and hyphens. Raises `InvalidPhone`; ported numbers are never refused."""
+        """Takes +254…, 254…, 07…, 01…, 7…, 1…, with spaces and hyphens.
+
+        Raises `InvalidPhone`; ported numbers are never refused.
+        """
         digits = re.sub(r"[ \-()]", "", text) if isinstance(text, str) and len(text) <= 24 else ""
         local = re.fullmatch(r"(?:\+?254|0)?([17][0-9]{8})", digits, re.ASCII)
         return cls("254" + local[1] if local else "")

@@ -49,15 +49,17 @@ class Money:
 
     @classmethod
     def parse(cls, text: str, currency: Currency) -> "Money":
-        """`"1300.00"` to 130000 minor units. Raises `InvalidAmount` for anything but plain digits with at most two decimals."""
+        """`"1300.00"` to 130000 minor units.
+
+        Raises `InvalidAmount` for anything but plain digits with at most two decimals.
+        """
         whole, point, fraction = text.partition(".") if isinstance(text, str) else ("", "", "")
         sign = -1 if whole.startswith("-") else 1
         whole = whole.removeprefix("-")
         plain = whole.isascii() and whole.isdigit() and len(whole) <= 13
         exact = not point or (fraction.isascii() and fraction.isdigit() and len(fraction) <= currency.digits)
         if not (plain and exact):
-            raise InvalidAmount(f'write the amount as a decimal string with at most {currency.digits} decimals, as in "1300.00"')
-        return cls(sign * int(whole + fraction.ljust(currency.digits, "0")), currency)
+            raise InvalidAmount(f'write the amount with at most {currency.digits} decimals, as in "1300.00"')
 
     @classmethod
     def of_decimal(cls, value: Decimal, currency: Currency) -> "Money":
@@ -114,7 +116,10 @@ class DepositSplit:
 
 @dataclass(frozen=True, slots=True)
 class LockedRate:
-    """What one `base` (USD) costs in `quote` (KES): `mid` in the market, `rate` for this customer; held until `expires_at`."""
+    """What one `base` (USD) costs in `quote` (KES):
+
+    `mid` in the market, `rate` for this customer; held until `expires_at`.
+    """
 
     base: Currency
     quote: Currency
@@ -141,7 +146,8 @@ class LockedRate:
         return Money(int((Decimal(paid.amount) / self.rate).to_integral_value(ROUND_FLOOR)), self.base)
 
     def split_deposit(self, paid: Money) -> DepositSplit:
-        """The journal's parts for a deposit of `paid`: FX position at mid (half up), margin up to the customer's rate (up), the rest.
+        """The journal's parts for a deposit of `paid`: FX position at mid (half up), margin up to the customer's rate
+        (up), the rest.
 
         Raises `NegativeMargin` when the customer's rate is better than mid.
         """

@@ -11,7 +11,9 @@ from shared_kernel.domain.money import Money
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It took effect; `reference` is the provider's own id of it (a Deriv transaction id, an M-Pesa receipt, may be empty)."""
+    """It took effect; `reference` is the provider's own id of it (a Deriv transaction id, an M-Pesa receipt, may
+    be empty).
+    """
 
     reference: str
     answer: str = field(default="", repr=False)
@@ -19,7 +21,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took it and tells its end later. `references` are the provider's ids for it, by the provider's names."""
+    """The provider took it and tells its end later.
+
+    `references` are the provider's ids for it, by the provider's names.
+    """
 
     references: dict[str, str] = field(default_factory=dict, repr=False)
     answer: str = field(default="", repr=False)
@@ -27,7 +32,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It has not taken effect and never will; `code` is the provider's, in full; `reason` ours, for the customer's words."""
+    """It has not taken effect and never will; `code` is the provider's, in full; `reason` ours, for the customer's
+    words.
+    """
 
     code: str
     reason: str = ""
@@ -61,7 +68,10 @@ Outcome: TypeAlias = Done | Accepted | Refused | Unknown | NotSent
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The provider's own book shows it: `references` are the provider's transaction ids (more than one is a double booking)."""
+    """The provider's own book shows it:
+
+    `references` are the provider's transaction ids (more than one is a double booking).
+    """
 
     references: tuple[str, ...]
     amounts: tuple[Money, ...] = ()
@@ -71,8 +81,9 @@ class Found:
 class Absent:
     """The book was read and does not show it.
 
-    `proven` only if the book was read from before the sending up to now without a gap (on Deriv v3: after a clean log-in, an
-    unbroken chain of balances that ends at the current balance). When it was asked decides what the absence is worth.
+    `proven` only if the book was read from before the sending up to now without a gap (on Deriv v3: after a clean
+    log-in, an unbroken chain of balances that ends at the current balance). When it was asked decides what the
+    absence is worth.
     """
 
     proven: bool

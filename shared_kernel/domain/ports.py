@@ -17,7 +17,10 @@ IdSource: TypeAlias = Callable[[], UUID]
 """A new UUIDv7."""
 
 UnitOfWork: TypeAlias = Callable[[], AbstractContextManager[None]]
-"""One database transaction; nesting is an error. What was collected (outbox, audit, ledger) is written at its end, one INSERT a table."""
+"""One database transaction; nesting is an error.
+
+What was collected (outbox, audit, ledger) is written at its end, one INSERT a table.
+"""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -35,6 +38,11 @@ class Context:
     address: str = ""
     request_id: str = ""
 
+    @classmethod
+    def known(cls, plain: Mapping[str, Any]) -> "Context":
+        """From stored or sent fields; those that this version does not know are left out."""
+        return cls(**{name: plain[name] for name in cls.__slots__ if name in plain})
+
 
 class OutboxRepository(Protocol):
     """Events to be published, written in the caller's unit of work."""
@@ -45,7 +53,10 @@ class OutboxRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One line of the audit log: what was done to which target. `before`, `after`, `details` hold no personal data, or it masked."""
+    """One line of the audit log:
+
+    what was done to which target. `before`, `after`, `details` hold no personal data, or it masked.
+    """
 
     action: str  # `transaction.status`, `user.login`, `mpesa.callback_refused`
     target_type: str
@@ -78,8 +89,8 @@ class IdempotencyKeys(Protocol):
     def claim(self, key: IdempotencyKey, intent: dict[str, Any], *, result: UUID) -> UUID:
         """The `result` of the first claim of this key: equal to the given one exactly when this claim is the first.
 
-        `intent` is what a retry repeats (the customer's intent only, JSON-ready). Waits up to a second for a claim that is
-        still running. Raises `IdempotencyKeyReused` (422) for another intent, `IdempotencyInFlight` (409).
+        `intent` is what a retry repeats (the customer's intent only, JSON-ready). Waits up to a second for a claim
+        that is still running. Raises `IdempotencyKeyReused` (422) for another intent, `IdempotencyInFlight` (409).
         """
 
     def answer(self, key: IdempotencyKey, answer: str) -> None:
@@ -89,7 +100,10 @@ class IdempotencyKeys(Protocol):
         """The answer stored for a claimed key."""
 
     def consume(self, step: str, events: Sequence[UUID]) -> set[UUID]:
-        """Those of `events` that `step` has not consumed before, now consumed: at most once each, in the commit of the effect."""
+        """Those of `events` that `step` has not consumed before, now consumed:
+
+        at most once each, in the commit of the effect.
+        """
 
 
 class Leases(Protocol):

@@ -1,7 +1,8 @@
 """The requests by which money moves at a provider: payments and the integrations both speak them.
 
-One row is one attempt of one leg; everything in it is fixed when the intent is committed, and only the outcome is added.
-Tokens and credentials never appear here: an attempt names its credential (`agent`, `shortcode`), the integration looks it up.
+One row is one attempt of one leg; everything in it is fixed when the intent is committed, and only the outcome is
+added. Tokens and credentials never appear here: an attempt names its credential (`agent`, `shortcode`), the
+integration looks it up.
 """
 
 from dataclasses import dataclass, field
@@ -52,7 +53,9 @@ class DerivPlatform(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DerivLogin:
-    """A customer at Deriv: `account` is the login id on `ws_v3` and the nickname on `rest`; nobody above the adapter looks inside."""
+    """A customer at Deriv: `account` is the login id on `ws_v3` and the nickname on `rest`; nobody above the
+    adapter looks inside.
+    """
 
     platform: DerivPlatform
     account: str = field(repr=False)
@@ -61,7 +64,10 @@ class DerivLogin:
 
 @dataclass(kw_only=True, eq=False)
 class ProviderRequest:
-    """One attempt of one leg. `fence` counts its sendings: only the newest sender may conclude that nothing was sent."""
+    """One attempt of one leg.
+
+    `fence` counts its sendings: only the newest sender may conclude that nothing was sent.
+    """
 
     id: RequestId
     transaction_id: TransactionId
@@ -81,7 +87,10 @@ class ProviderRequest:
 
 @dataclass(frozen=True, slots=True)
 class MpesaClaim:
-    """What an unsigned callback says about an attempt: a claim, never a proof. `amount` and `receipt` only on success."""
+    """What an unsigned callback says about an attempt:
+
+    a claim, never a proof. `amount` and `receipt` only on success.
+    """
 
     result_code: str
     received_at: datetime
