@@ -59,7 +59,8 @@ class Money:
         plain = whole.isascii() and whole.isdigit() and len(whole) <= 13
         exact = not point or (fraction.isascii() and fraction.isdigit() and len(fraction) <= currency.digits)
         if not (plain and exact):
-            raise InvalidAmount(f'write the amount with at most {currency.digits} decimals, as in "1300.00"')
+            raise InvalidAmount(f"write the amount with at most {currency.digits} decimals, as in '1300.00'")
+        return cls(sign * int(whole + fraction.ljust(currency.digits, "0")), currency)
 
     @classmethod
     def of_decimal(cls, value: Decimal, currency: Currency) -> "Money":
