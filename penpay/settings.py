@@ -27,7 +27,9 @@ def required(name: str, default: str, *, least: int = 1) -> str:
     """The setting, or `default` outside production. Raises `ImproperlyConfigured` when production lacks it or has a weak one."""
     value: str = env.str(name, default="" if PRODUCTION else default)
     if PRODUCTION and (len(value) < least or value == default):
-        raise ImproperlyConfigured(f"{name} must be set in production, to at least {least} characters and not to a demo value")
+        raise ImproperlyConfigured(
+            f"{name} must be set in production, to at least {least} characters and not to a demo value"
+        )
     return value
 
 
@@ -38,7 +40,9 @@ def demo_key(name: str) -> str:
 
 SECRET_KEY = required("SECRET_KEY", demo_key("SECRET_KEY"), least=50)
 DEBUG = False
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"])
+ALLOWED_HOSTS = env.list(
+    "ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"]
+)
 if PRODUCTION and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts in production")
 if env.bool("USE_PYMYSQL", default=False):
@@ -105,6 +109,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "shared_kernel.api.context.ContextMiddleware",
+    "penpay.headers.SecurityHeadersMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -115,6 +120,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "penpay.urls"
 WSGI_APPLICATION = "penpay.wsgi.application"
 SUBSCRIPTIONS = "penpay.subscriptions.SUBSCRIPTIONS"
+TASKS = "penpay.celery.app"
 APPEND_SLASH = False
 TEMPLATES = [
     {
@@ -162,6 +168,8 @@ if PRODUCTION:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_REDIRECT_EXEMPT = [r"^health/"]
 TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+METRICS_ALLOWED_IPS = env.list("METRICS_ALLOWED_IPS", default=["127.0.0.0/8", "::1/128"])
+API_DOCS = env.bool("API_DOCS", default=not PRODUCTION)
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 PII_KEYS = required("PII_KEYS", f"demo:{demo_key('PII_KEYS')}", least=32)  # "id:64 hex digits", newest first, by commas
@@ -212,7 +220,9 @@ if PRODUCTION and not DERIV_AGENTS:
 QUOTE_TTL_S = env.int("QUOTE_TTL_S", default=120)
 RATE_LOCK_S = env.int("RATE_LOCK_S", default=1800)
 CALLS_SIDE_BY_SIDE = env.int("CALLS_SIDE_BY_SIDE", default=32)
-SAGA_TIME_SCALE = 1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)  # shortens waits in tests and the demo
+SAGA_TIME_SCALE = (
+    1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)
+)  # shortens waits in tests and the demo
 DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
 
 # --- Redis and Celery -----------------------------------------------------------------------------------------------
@@ -231,6 +241,7 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     }
 else:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_timeout": 5, "socket_connect_timeout": 2}
+CELERY_DB_REUSE_MAX = 2**31  # tasks keep their connection; each looks first whether it still lives
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
@@ -246,6 +257,17 @@ CELERY_TASK_ROUTES = {
 CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "shared_kernel.workers.relay_outbox", "schedule": 1.0, "options": {"expires": 5}},
     "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
+}
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "shared_kernel.infrastructure.logs.formatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django": {"handlers": [], "level": "INFO"}, "httpx": {"level": "WARNING"}},
 }
 
 # --- REST -----------------------------------------------------------------------------------------------------------
@@ -264,6 +286,17 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "DESCRIPTION": "Deposits from M-Pesa to Deriv and withdrawals from Deriv to M-Pesa.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "csrf": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-CSRFToken",
+                "description": "The value of the `csrftoken` cookie, which `GET auth/csrf` sets.",
+            }
+        }
+    },
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

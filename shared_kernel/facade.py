@@ -1,11 +1,45 @@
 """The shared kernel's door for edges (views, workers, admin, commands): they reach its adapters through here."""
 
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from shared_kernel.application.delivery import Delivery, Relay, Subscriptions, retry_after
+from shared_kernel.infrastructure.broker import CeleryBroker
+from shared_kernel.infrastructure.outbox import DjangoOutboxQueue
 from shared_kernel.infrastructure.persistence import (
+    DjangoAuditLog,
+    DjangoIdempotencyKeys,
     acting_as,
     current_context,
     lock_lost,
     new_id,
     now,
+    unit_of_work,
 )
+from shared_kernel.queries import oldest_waiting, outbox_state
 
-__all__ = ["acting_as", "current_context", "lock_lost", "new_id", "now"]
+__all__ = [
+    "acting_as",
+    "audit",
+    "current_context",
+    "delivery",
+    "lock_lost",
+    "new_id",
+    "now",
+    "outbox_queue",
+    "relay",
+    "subscriptions",
+    "unit_of_work",
+]
+
+
+def subscriptions() -> Subscriptions:
+    """Who follows which event: the table that `settings.SUBSCRIPTIONS` names, loaded when it is first needed."""
+    table: Subscriptions = import_string(settings.SUBSCRIPTIONS)
+    return table
+
+
+audit = DjangoAuditLog()
+outbox_queue = DjangoOutboxQueue(retry_after)
+relay = Relay(outbox_queue, CeleryBroker(), subscriptions)
+delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

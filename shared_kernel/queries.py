@@ -1,0 +1,30 @@
+"""The kernel's read side: how the outbox is doing."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared_kernel import models
+
+MOST = 100_000  # counting stops here: a reader wants to know "how bad", and a scrape must stay cheap
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """`waiting` events (at most `MOST`), the `oldest` of them, and how many are `parked` for a person."""
+
+    waiting: int
+    oldest: datetime | None
+    parked: int
+
+
+def outbox_state() -> OutboxState:
+    """Three short reads over indexes."""
+    waiting = models.DomainEvent.objects.filter(published_at=None, parked_at=None, discarded_at=None)
+    parked = models.DomainEvent.objects.filter(parked_at__isnull=False, discarded_at=None)
+    return OutboxState(waiting[:MOST].count(), oldest_waiting(), parked[:MOST].count())
+
+
+def oldest_waiting() -> datetime | None:
+    """When the event that waits longest for the relay happened; `None` when nothing waits."""
+    waiting = models.DomainEvent.objects.filter(published_at=None, parked_at=None, discarded_at=None)
+    return waiting.order_by("seq").values_list("occurred_at", flat=True).first()
