@@ -1,8 +1,8 @@
 """What the database refuses of the ledger, beside the constraints of `models.py`.
 
 On MySQL and MariaDB composite foreign keys hold both accounts of an entry to its currency. SQLite can't add a foreign
-key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since accounts
-can be neither changed nor deleted the result stays true.
+key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since no
+account can be changed or deleted the result stays true.
 """
 
 from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal

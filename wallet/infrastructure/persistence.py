@@ -1,0 +1,259 @@
+"""The ledger over the database: what a unit of work posts is written at its end, in two or three statements in all.
+
+1. one INSERT of the entries;
+2. one upsert of all balances, by account and slot in order, so that two groups never wait for each other in a ring.
+   What is taken from a guarded account counts here as zero: its row is locked, and made if it is not there;
+3. if anything is taken, one UPDATE that does it: the database judges the net change and refuses to go below zero.
+
+They are not one statement because an upsert is checked as if it were an insert, and no insert below zero would pass.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+
+from shared_kernel.domain.identifiers import EntryId, TransactionId
+from shared_kernel.domain.money import Currency, Money
+from shared_kernel.domain.ports import Clock, IdSource
+from shared_kernel.infrastructure.persistence import current_work
+from wallet import models
+from wallet.domain.ledger import (
+    Account,
+    AccountKind,
+    AlreadyPosted,
+    Entry,
+    EntryNotFound,
+    InTransitOverdrawn,
+    Journal,
+    PostedEntry,
+    ProviderKeyUsed,
+    Side,
+    changes,
+)
+
+GUARDED_SLOT = 0
+HOUSE_SLOTS = 16
+ROWS_A_STATEMENT = 1000
+KNOWN_ACCOUNTS = 100_000  # more than that are forgotten and met again by an INSERT that has no effect
+
+_WORK = "ledger"
+_ENTRY = (
+    "id, journal_id, purpose, debit_account_id, credit_account_id, amount, currency, transaction_id, reference, "
+    "provider_key, reverses, effective_at, recorded_at"
+)
+_BALANCE = "account_id, slot, credit_balance"
+_known: set[UUID] = set()  # accounts that are committed
+_thread = threading.local()
+_threads = itertools.count()
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class DjangoLedgerBook:
+    """`ledger_accounts`, `ledger_entries` and `ledger_balances`."""
+
+    clock: Clock
+    new_id: IdSource
+
+    def append(self, journal: Journal) -> None:
+        work = current_work()
+        group = work.at_end.setdefault(_WORK, Group(self.clock, self.new_id))
+        assert isinstance(group, Group)
+        group.journals.append(journal)
+
+    def entries(self, ids: Sequence[EntryId]) -> list[PostedEntry]:
+        rows = {
+            row.id: to_domain(row)
+            for row in models.LedgerEntry.objects.select_related("debit_account", "credit_account").filter(id__in=ids)
+        }
+        absent = [id for id in ids if id not in rows]
+        if absent:
+            raise EntryNotFound(f"no ledger entry {absent[0]}")
+        return [rows[id] for id in ids]
+
+    def balance(self, account: Account) -> Money:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT COALESCE(SUM(credit_balance), 0) FROM ledger_balances WHERE account_id = %s", [account.id.bytes]
+            )
+            credits = int(cursor.fetchone()[0])
+        group = _open_group()
+        if group:
+            credits += changes(entry for journal in group.journals for entry in journal.entries).get(account, 0)
+        return Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
+
+
+def to_domain(row: models.LedgerEntry) -> PostedEntry:
+    entry = Entry(
+        _account(row.debit_account),
+        _account(row.credit_account),
+        Money(row.amount, Currency(row.currency)),
+        row.provider_key,
+        None if row.reverses is None else EntryId(row.reverses),
+    )
+    of = None if row.transaction_id is None else TransactionId(row.transaction_id)
+    return PostedEntry(EntryId(row.id), row.reference, entry, of)
+
+
+def forget_accounts() -> None:
+    """For tests that empty the tables: the accounts that this process knows are there no more."""
+    _known.clear()
+
+
+@dataclass
+class Group:
+    """The journals of one unit of work; called at its end, it writes them."""
+
+    clock: Clock
+    new_id: IdSource
+    journals: list[Journal] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        entries = [entry for journal in self.journals for entry in journal.entries]
+        if not entries:
+            return
+        now = self.clock()
+        changed = changes(entries)
+        self._open_accounts(changed, now)
+        with _refusals():
+            self._insert_entries(now)
+            _change_balances(changed)
+
+    def _open_accounts(self, accounts: dict[Account, int], now: datetime) -> None:
+        """Makes those that this process does not know yet; one that is there already is left as it is."""
+        unknown = sorted((account for account in accounts if account.id not in _known), key=lambda account: account.id)
+        if not unknown:
+            return
+        rows = [
+            models.LedgerAccount(id=a.id, kind=a.kind, currency=a.currency, owner=a.owner, opened_at=now)
+            for a in unknown
+        ]
+        models.LedgerAccount.objects.bulk_create(rows, ignore_conflicts=True)
+        transaction.on_commit(lambda: _remember([account.id for account in unknown]))
+
+    def _insert_entries(self, now: datetime) -> None:
+        recorded = connection.ops.adapt_datetimefield_value(now)
+        rows: list[Row] = []
+        for journal in self.journals:
+            effective = connection.ops.adapt_datetimefield_value(journal.at)
+            of = journal.transaction.bytes if journal.transaction else None
+            for number, entry in enumerate(journal.entries, 1):
+                rows.append(
+                    (
+                        self.new_id().bytes,
+                        journal.id.bytes,
+                        journal.purpose,
+                        entry.debit.id.bytes,
+                        entry.credit.id.bytes,
+                        entry.amount.amount,
+                        str(entry.amount.currency),
+                        of,
+                        f"{journal.reference}:{number}",
+                        entry.provider_key,
+                        entry.reverses.bytes if entry.reverses else None,
+                        effective,
+                        recorded,
+                    )
+                )
+        _insert("ledger_entries", _ENTRY, rows)
+
+
+def _change_balances(changed: dict[Account, int]) -> None:
+    slot = _own_slot()
+    rows, taken = [], []
+    for account, change in changed.items():
+        if not change:
+            continue
+        if account.kind.may_be_overdrawn:
+            rows.append((account.id.bytes, slot, change))
+        else:
+            rows.append((account.id.bytes, GUARDED_SLOT, max(change, 0)))
+            if change < 0:
+                taken.append((account.id.bytes, change))
+    added = "credit_balance + VALUES(credit_balance)"
+    upsert = f" ON DUPLICATE KEY UPDATE credit_balance = {added}"
+    if connection.vendor == "sqlite":
+        upsert = (
+            " ON CONFLICT (account_id, slot) DO UPDATE SET credit_balance = credit_balance + excluded.credit_balance"
+        )
+    _insert("ledger_balances", _BALANCE, sorted(rows), upsert)
+    for some in _parts(sorted(taken)):
+        cases = " ".join(f"WHEN {_mark(account)} THEN %s" for account, _ in some)
+        marks = ", ".join(_mark(account) for account, _ in some)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE ledger_balances SET credit_balance = credit_balance + CASE account_id {cases} END "  # noqa: S608
+                f"WHERE slot = {GUARDED_SLOT} AND account_id IN ({marks})",
+                [*itertools.chain.from_iterable(some), *(account for account, _ in some)],
+            )
+
+
+def _own_slot() -> int:
+    """The slot of house accounts that this thread writes: neighbouring threads and processes have different ones."""
+    number = getattr(_thread, "number", None)
+    if number is None:
+        number = _thread.number = next(_threads)
+    return 1 + (os.getpid() + int(number)) % HOUSE_SLOTS
+
+
+def _insert(table: str, columns: str, rows: Sequence[Row], end: str = "") -> None:
+    for some in _parts(rows):
+        marks = ", ".join(f"({', '.join(map(_mark, row))})" for row in some)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {table} ({columns}) VALUES {marks}{end}",  # noqa: S608
+                list(itertools.chain.from_iterable(some)),
+            )
+
+
+def _mark(value: Any) -> str:
+    """A parameter's place; MySQL must be told of bytes, else it reads them as text."""
+    return "_binary %s" if isinstance(value, bytes) and connection.vendor == "mysql" else "%s"
+
+
+def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    return [rows[start : start + ROWS_A_STATEMENT] for start in range(0, len(rows), ROWS_A_STATEMENT)]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """The database's refusals in the domain's words."""
+    try:
+        yield
+    except IntegrityError as refused:
+        told = str(refused)
+        if "in_transit_covered" in told:
+            raise InTransitOverdrawn("more would leave a customer's in-transit account than is in it") from refused
+        if "provider_key" in told:
+            raise ProviderKeyUsed("this movement at the provider is in the ledger already") from refused
+        if "reference" in told or "reverses" in told:
+            raise AlreadyPosted("this step is in the ledger already") from refused
+        raise
+
+
+def _remember(accounts: list[UUID]) -> None:
+    if len(_known) > KNOWN_ACCOUNTS:
+        _known.clear()
+    _known.update(accounts)
+
+
+def _open_group() -> "Group | None":
+    try:
+        group = current_work().at_end.get(_WORK)
+    except RuntimeError:  # no unit of work is open
+        return None
+    assert group is None or isinstance(group, Group)
+    return group
+
+
+def _account(row: models.LedgerAccount) -> Account:
+    return Account(AccountKind(row.kind), Currency(row.currency), row.owner)
