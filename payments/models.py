@@ -52,7 +52,7 @@ class Transaction(models.Model):
         db_table = "transactions"
         indexes = [
             models.Index(fields=["user_id", "created_at"], name="transactions_of_user"),
-            models.Index(fields=["next_step_at"], name="transactions_due"),
+            models.Index(fields=["priority", "next_step_at"], name="transactions_due"),
             models.Index(fields=["status", "updated_at"], name="transactions_by_status"),
         ]
         constraints = [

@@ -31,10 +31,7 @@ PRIORITY = {
     TransactionStatus.AWAITING_MPESA: 3,
     TransactionStatus.CREATED: 4,
 }
-
-
-class VersionConflict(RuntimeError):
-    """A row changed although it was locked: somebody wrote around the repository."""
+FINISHED = 9  # nothing is left to do by itself: the dispatcher never reads these rows
 
 
 class FloatTooLow(Unavailable):
@@ -78,7 +75,7 @@ class DjangoTransactionRepository:
                 models.Transaction.objects.select_for_update(
                     skip_locked=connection.features.has_select_for_update_skip_locked
                 )
-                .filter(free, next_step_at__lte=at)
+                .filter(free, priority__lt=FINISHED, next_step_at__lte=at)
                 .order_by("priority", "next_step_at")
             )
             ids = list(rows.values_list("id", flat=True)[:most])
@@ -120,7 +117,7 @@ def to_row(transaction: Transaction) -> models.Transaction:
         failure_detail=t.failure_detail[:255],
         attention_from=t.attention_from or "",
         deriv_transfer_id=t.deriv_transfer_id or "",
-        priority=PRIORITY.get(t.status, 9),
+        priority=PRIORITY.get(t.status, FINISHED),
         next_step_at=t.next_step_at,
         leased_until=None,
         attempts=t.attempts,
