@@ -43,6 +43,10 @@ class Context:
         """From stored or sent fields; those that this version does not know are left out."""
         return cls(**{name: plain[name] for name in cls.__slots__ if name in plain})
 
+    def plain(self) -> dict[str, str]:
+        """JSON-ready fields, as `known` takes them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class OutboxRepository(Protocol):
     """Events to be published, written in the caller's unit of work."""

@@ -1,0 +1,87 @@
+"""Logs as JSON lines, each with who is acting; secrets and personal data are taken out by key and by pattern.
+
+`settings.LOGGING` names `formatter`. Loggers are the standard library's: what a line should carry goes into `extra`.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import structlog
+from django.apps import apps
+
+HIDDEN = "[hidden]"
+KEYS = re.compile(
+    r"passw|secret|token|authori[sz]ation|cookie|credential|passkey|private|api_?key|signature|session"
+    r"|phone|msisdn|party_?[ab]$|e_?mail|(full|first|last|middle|customer)_?name|^name$|birth|id_number|passport|kra_?pin"
+    r"|^pin$|otp|verification_code|login_?id|nickname|receipt|^answer$|payload|body",
+    re.IGNORECASE,
+)
+PATTERNS = (
+    (re.compile(r"(?<![\w.-])\+?(?:254|0)[ -]?[17]\d{2}[ -]?\d{3}[ -]?\d{3}(?!\w)"), "[phone]"),
+    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "[email]"),
+    (re.compile(r"\b(?:Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), "[token]"),
+    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"), "[token]"),
+    (re.compile(r"\ba1-\w{16,}"), "[token]"),  # Deriv's OAuth tokens
+    (re.compile(r"(/cb/\w{1,2}/)[\w-]+"), r"\1[token]"),  # the secret in a callback's address
+    (re.compile(r"(\w://[^\s:/@]*):[^\s@/]+@"), r"\1:[password]@"),
+    (re.compile(r"(Duplicate entry )'.*?'( for key)"), r"\1[value]\2"),  # MySQL quotes what was to be stored
+    (re.compile(r"((?:password|secret|token|api_?key|pin|otp)['\"]?\s*[=:]\s*)['\"]?[^\s'\",}&]+", re.IGNORECASE), r"\1[hidden]"),
+)  # fmt: skip
+
+
+def redact(text: str) -> str:
+    """`text` without phone numbers, addresses, tokens and passwords, as far as their form shows them."""
+    for pattern, instead in PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def formatter() -> logging.Formatter:
+    """For `settings.LOGGING`: one JSON object a line."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            _who,
+            structlog.processors.format_exc_info,
+            _redacted,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        keep_exc_info=True,
+        keep_stack_info=False,
+    )
+
+
+def _who(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Adds actor, request and, where a single aggregate is worked on, its id. Django logs before models can be loaded."""
+    if apps.models_ready:
+        from shared_kernel.infrastructure.persistence import current_context, current_target
+
+        who = current_context(line.get("transaction_id"))
+        line.setdefault("actor", who.actor)
+        if who.request_id:
+            line.setdefault("request_id", who.request_id)
+        if target := current_target():
+            line.setdefault("aggregate_id", target)
+    return line
+
+
+def _redacted(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: _without_secrets(key, value) for key, value in line.items() if not key.startswith("_")}
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    if KEYS.search(key):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {str(inner): _without_secrets(str(inner), part) for inner, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_secrets("", part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return redact(str(value))

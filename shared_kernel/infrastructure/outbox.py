@@ -1,0 +1,121 @@
+"""The delivery side of `domain_events`: what the relay claims, and what became of each event."""
+
+import logging
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Case, Q, QuerySet, Value, When
+
+from shared_kernel import models
+from shared_kernel.domain.ports import Clock, Context, Letter
+from shared_kernel.infrastructure.logs import redact
+from shared_kernel.infrastructure.persistence import now
+
+log = logging.getLogger(__name__)
+
+DUE_AT_ONCE = 100  # events that come round again leave most of a batch to the new ones
+MOST_ERROR = 20_000  # characters of a traceback that are kept, the last ones
+LEASE = "relay"
+
+
+@dataclass(frozen=True)
+class DjangoOutboxQueue:
+    """Claims go by `published_at IS NULL` and never by a cursor: numbers are given before commits, and these overtake.
+
+    `retry_after` tells from the number of failures how long an event waits, None to park it.
+    """
+
+    retry_after: Callable[[int], timedelta | None]
+    clock: Clock = now
+
+    @contextmanager
+    def claim(self, most: int, confirm: Collection[str], within: timedelta) -> Iterator[list[Letter] | None]:
+        with transaction.atomic(durable=True):
+            if not _alone():
+                yield None
+                return
+            rows = _locked(_due(self.clock()))[:DUE_AT_ONCE]
+            rows = sorted([*rows, *_locked(_unpublished())[: most - len(rows)]])
+            yield [_letter(*row) for row in rows]
+            if rows:
+                at = self.clock()
+                again = Case(When(type__in=sorted(confirm), then=Value(at + within))) if confirm else None
+                seqs = [row[0] for row in rows]
+                models.DomainEvent.objects.filter(seq__in=seqs).update(published_at=at, next_attempt_at=again)
+
+    def waiting(self) -> bool:
+        return _unpublished().exists() or _due(self.clock()).exists()
+
+    def starting(self, id: UUID) -> bool:
+        return self._count(id, "its worker ended without finishing it, each time") is None
+
+    def delivered(self, ids: Sequence[UUID]) -> None:
+        models.DomainEvent.objects.filter(id__in=ids, parked_at=None).update(next_attempt_at=None)
+
+    def failed(self, id: UUID, error: Exception) -> None:
+        connection.close_if_unusable_or_obsolete()  # the error may have been that the database went away
+        text = "".join(traceback.format_exception(error))
+        parked = self._count(id, redact(text)[-MOST_ERROR:])
+        log.log(
+            logging.WARNING if parked is None else logging.ERROR,
+            "event_failed" if parked is None else "event_parked",
+            extra={"event_id": str(id), "error": type(error).__name__},
+        )
+
+    def _count(self, id: UUID, error: str) -> datetime | None:
+        """Counts an attempt; since when the event is parked, if it is."""
+        at = self.clock()
+        with transaction.atomic(durable=True):
+            event = models.DomainEvent.objects.select_for_update().filter(id=id).first()
+            if event is None:
+                return at
+            event.attempts += 1
+            event.error = error
+            wait = self.retry_after(event.attempts)
+            event.next_attempt_at = None if wait is None or event.parked_at else at + wait
+            if wait is None:
+                event.parked_at = event.parked_at or at
+            event.save(update_fields=["attempts", "error", "next_attempt_at", "parked_at"])
+        return event.parked_at
+
+
+def _alone() -> bool:
+    """Whether this relay is the only one, until the transaction ends. SQLite has one writer at a time anyway."""
+    if _holds_lease():
+        return True
+    if models.Lease.objects.filter(name=LEASE).exists():
+        return False
+    models.Lease.objects.bulk_create([models.Lease(name=LEASE, expires_at=now())], ignore_conflicts=True)
+    return _holds_lease()
+
+
+def _holds_lease() -> bool:
+    return bool(models.Lease.objects.select_for_update(skip_locked=_skips()).filter(name=LEASE))
+
+
+def _skips() -> bool:
+    return bool(connection.features.has_select_for_update_skip_locked)
+
+
+def _unpublished() -> "QuerySet[models.DomainEvent]":
+    return models.DomainEvent.objects.filter(published_at=None, parked_at=None)
+
+
+def _due(at: datetime) -> "QuerySet[models.DomainEvent]":
+    """Published before, and neither delivered nor parked by the time that was set."""
+    return models.DomainEvent.objects.filter(next_attempt_at__lte=at, parked_at=None).filter(~Q(published_at=None))
+
+
+def _locked(events: "QuerySet[models.DomainEvent]") -> Any:
+    rows = events.order_by("seq").select_for_update(skip_locked=_skips())
+    return rows.values_list("seq", "id", "type", "aggregate_id", "payload", "context")
+
+
+def _letter(seq: int, id: UUID, type: str, aggregate_id: UUID, payload: Any, context: dict[str, str]) -> Letter:
+    return Letter(id, type, aggregate_id, payload, Context.known(context))

@@ -1,0 +1,49 @@
+"""The kernel's Celery tasks: the relay of the outbox, and the delivery of events to their subscribers."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import shared_task
+from django.db import close_old_connections
+
+from shared_kernel.domain.ports import Context, Letter
+from shared_kernel.facade import delivery, relay
+
+log = logging.getLogger(__name__)
+
+_down: list[str] = []  # the error that keeps this process from publishing; told once, and again when it is over
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def relay_outbox() -> None:
+    """Publishes what waits. Woken after commits and by beat."""
+    close_old_connections()
+    drain()
+
+
+def drain() -> int | None:
+    """How many events were published; None if the broker or the database could not be reached: they go next time."""
+    try:
+        published = relay.drain()
+    except Exception as error:
+        if not _down:
+            log.exception("relay_cannot_publish")
+            _down.append(type(error).__name__)
+        return None
+    if _down:
+        log.info("relay_publishes_again", extra={"after": _down.pop()})
+    return published
+
+
+@shared_task(bind=True)  # type: ignore[untyped-decorator]
+def deliver_events(self: Any, *, type_name: str, events: list[dict[str, Any]]) -> None:
+    """`events` of one type, each with `id`, `aggregate_id`, `payload` and `context`, to the subscribers of that type."""
+    close_old_connections()
+    letters = [
+        Letter(
+            UUID(event["id"]), type_name, UUID(event["aggregate_id"]), event["payload"], Context.known(event["context"])
+        )
+        for event in events
+    ]
+    delivery.deliver(letters, redelivered=bool((self.request.delivery_info or {}).get("redelivered")))
