@@ -35,9 +35,12 @@ class CannotRun(SystemExit):
         print(message, file=sys.stderr, flush=True)
 
 
-def dev_python() -> Path:
-    """The Python of `.venv`, with everything of requirements-dev.txt: what bin/test, bin/check and bin/bench run on."""
-    return _environment(ROOT / ".venv", "requirements-dev.txt", mysql=True)
+def dev_python(also: Sequence[str] = ()) -> Path:
+    """The Python of `.venv`, with everything of requirements-dev.txt: what bin/test, bin/check and bin/bench run on.
+
+    `also` are packages of the system that the caller needs, so that a user who must install them is told only once.
+    """
+    return _environment(ROOT / ".venv", "requirements-dev.txt", mysql=True, also=also)
 
 
 def demo_python() -> Path:
@@ -81,7 +84,7 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _environment(venv: Path, requirements: str, *, mysql: bool) -> Path:
+def _environment(venv: Path, requirements: str, *, mysql: bool, also: Sequence[str] = ()) -> Path:
     """Bring `venv` up to date with the lock file, unless its stamp says that it is. Returns its Python."""
     python, noted = venv / "bin" / "python", venv / ".stamp"
     wanted = _pinned(ROOT / requirements, mysql=mysql)
@@ -89,8 +92,9 @@ def _environment(venv: Path, requirements: str, *, mysql: bool) -> Path:
     with lock(LOCAL / f"{venv.name}.lock"):
         works = _is_supported(python)
         if works and noted.exists() and noted.read_text() == stamp:
+            install(also)
             return python
-        install([*_missing_for_venv(), *(_missing_for_mysqlclient() if mysql else [])])
+        install([*_missing_for_venv(), *(_missing_for_mysqlclient() if mysql else []), *also])
         started = time.monotonic()
         say(f"Installing {requirements} into {venv.relative_to(ROOT)} (once; a minute or two)")
         if not works:
