@@ -1,5 +1,6 @@
 """What the kernel and every context ask of the world: time, ids, a unit of work, outbox, audit, keys, leases."""
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -122,17 +123,17 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An event as it is stored and travels: `payload` is `Event.to_payload`, `context` says who caused it."""
+    """An event as it is stored and travels: `payload` is `Event.to_payload` as JSON, `context` says who caused it."""
 
     id: UUID
     type: str
     aggregate_id: UUID
-    payload: dict[str, Any]
+    payload: str
     context: Context
 
     def open(self) -> Event:
         """Raises `KeyError` or `TypeError` for a type or a payload that this version does not understand."""
-        return Event.from_payload(self.type, self.payload)
+        return Event.from_payload(self.type, json.loads(self.payload))
 
 
 class OutboxQueue(Protocol):

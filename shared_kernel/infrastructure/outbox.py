@@ -1,16 +1,19 @@
 """The delivery side of `domain_events`: what the relay claims, and what became of each event."""
 
+import json
 import logging
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Case, Q, QuerySet, Value, When
+from django.db.models import Case, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast
 
 from shared_kernel import models
 from shared_kernel.domain.ports import Clock, Context, Letter
@@ -40,14 +43,13 @@ class DjangoOutboxQueue:
             if not _alone():
                 yield None
                 return
-            rows = _locked(_due(self.clock()))[:DUE_AT_ONCE]
-            rows = sorted([*rows, *_locked(_unpublished())[: most - len(rows)]])
-            yield [_letter(*row) for row in rows]
+            rows = {row[0]: row for row in _locked(_due(self.clock()))[:DUE_AT_ONCE]}
+            rows |= {row[0]: row for row in _locked(_unpublished())[: most - len(rows)]}
+            yield [_letter(*rows[seq]) for seq in sorted(rows)]
             if rows:
                 at = self.clock()
                 again = Case(When(type__in=sorted(confirm), then=Value(at + within))) if confirm else None
-                seqs = [row[0] for row in rows]
-                models.DomainEvent.objects.filter(seq__in=seqs).update(published_at=at, next_attempt_at=again)
+                models.DomainEvent.objects.filter(seq__in=rows).update(published_at=at, next_attempt_at=again)
 
     def waiting(self) -> bool:
         return _unpublished().exists() or _due(self.clock()).exists()
@@ -81,7 +83,8 @@ class DjangoOutboxQueue:
             event.next_attempt_at = None if wait is None or event.parked_at else at + wait
             if wait is None:
                 event.parked_at = event.parked_at or at
-            event.save(update_fields=["attempts", "error", "next_attempt_at", "parked_at"])
+                event.published_at = event.published_at or at
+            event.save(update_fields=["attempts", "error", "next_attempt_at", "parked_at", "published_at"])
         return event.parked_at
 
 
@@ -103,19 +106,27 @@ def _skips() -> bool:
     return bool(connection.features.has_select_for_update_skip_locked)
 
 
+# One condition each, so that no optimizer prefers to walk through the whole table: a parked event is neither.
 def _unpublished() -> "QuerySet[models.DomainEvent]":
-    return models.DomainEvent.objects.filter(published_at=None, parked_at=None)
+    return models.DomainEvent.objects.filter(published_at=None)
 
 
 def _due(at: datetime) -> "QuerySet[models.DomainEvent]":
     """Published before, and neither delivered nor parked by the time that was set."""
-    return models.DomainEvent.objects.filter(next_attempt_at__lte=at, parked_at=None).filter(~Q(published_at=None))
+    return models.DomainEvent.objects.filter(next_attempt_at__lte=at)
 
 
 def _locked(events: "QuerySet[models.DomainEvent]") -> Any:
+    """Rows for `_letter`. JSON stays text: taking it apart to put it together again would be half of the relay's work."""
     rows = events.order_by("seq").select_for_update(skip_locked=_skips())
-    return rows.values_list("seq", "id", "type", "aggregate_id", "payload", "context")
+    rows = rows.annotate(payload_text=Cast("payload", TextField()), context_text=Cast("context", TextField()))
+    return rows.values_list("seq", "id", "type", "aggregate_id", "payload_text", "context_text")
 
 
-def _letter(seq: int, id: UUID, type: str, aggregate_id: UUID, payload: Any, context: dict[str, str]) -> Letter:
-    return Letter(id, type, aggregate_id, payload, Context.known(context))
+def _letter(seq: int, id: UUID, type: str, aggregate_id: UUID, payload: str, context: str) -> Letter:
+    return Letter(id, type, aggregate_id, payload, _context(context))
+
+
+@lru_cache(maxsize=1024)
+def _context(text: str) -> Context:
+    return Context.known(json.loads(text))
