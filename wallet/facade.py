@@ -1,10 +1,28 @@
-"""The wallet, assembled: `ledger` posts and tells balances; the chart's names say which account is meant."""
+"""The wallet, assembled: `ledger` posts and tells balances, `verify_ledger` checks it inside a `snapshot`.
+
+The chart's names say which account is meant, as in `ledger.post_opening(deriv_agent("CR900001"), Money(...), ...)`.
+"""
 
 from shared_kernel.infrastructure.persistence import new_id, now
 from wallet.application.posting import Posting
 from wallet.domain.ledger import AccountKind, customer_in_transit, deriv_agent, house, mpesa_working
 from wallet.infrastructure.persistence import DjangoLedgerBook
+from wallet.infrastructure.verification import snapshot, verify_ledger
+from wallet.queries import account_history, balances_of, entries_of, trial_balance
 
-__all__ = ["AccountKind", "customer_in_transit", "deriv_agent", "house", "ledger", "mpesa_working"]
+__all__ = [
+    "AccountKind",
+    "account_history",
+    "balances_of",
+    "customer_in_transit",
+    "deriv_agent",
+    "entries_of",
+    "house",
+    "ledger",
+    "mpesa_working",
+    "snapshot",
+    "trial_balance",
+    "verify_ledger",
+]
 
 ledger = Posting(book=DjangoLedgerBook(clock=now, new_id=new_id), new_id=new_id)

@@ -38,13 +38,9 @@ class Posting:
         lines = [(mpesa_working(shortcode), customer_in_transit(customer, KES), paid)]
         self._post("deposit_received", lines, deposit, provider_key, at=at, provider_key=provider_key)
 
-    def post_excess(
-        self, deposit: TransactionId, customer: UserId, excess: Money, *, at: datetime, number: int = 1
-    ) -> None:
-        """Dr customer in-transit / Cr suspense: proven money that this deposit has no claim to.
-
-        `number` tells a second excess of the same deposit from a repeat of the first, which raises `AlreadyPosted`.
-        """
+    def post_excess(self, deposit: TransactionId, customer: UserId, excess: Money, *, at: datetime) -> None:
+        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several."""
+        number = 1 + self.book.journals_of(deposit, "deposit_excess")
         currency = excess.currency
         lines = [(customer_in_transit(customer, currency), house(AccountKind.SUSPENSE, currency), excess)]
         self._post("deposit_excess", lines, deposit, str(number), at=at)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from shared_kernel.domain.identifiers import EntryId
+from shared_kernel.domain.identifiers import EntryId, TransactionId
 from shared_kernel.domain.money import Money
 from wallet.domain.ledger import Account, Journal, PostedEntry
 
@@ -19,6 +19,9 @@ class LedgerBook(Protocol):
 
     def entries(self, ids: Sequence[EntryId]) -> list[PostedEntry]:
         """Entries that are in the ledger, in the order of `ids`. Raises `EntryNotFound`."""
+
+    def journals_of(self, transaction: TransactionId, purpose: str) -> int:
+        """How many journals of that purpose a Transaction has. Includes what this unit of work collected."""
 
     def balance(self, account: Account) -> Money:
         """On the account's normal side; zero for one that was never used. Includes what this unit of work collected."""

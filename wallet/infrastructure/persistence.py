@@ -80,6 +80,14 @@ class DjangoLedgerBook:
             raise EntryNotFound(f"no ledger entry {absent[0]}")
         return [rows[id] for id in ids]
 
+    def journals_of(self, transaction: TransactionId, purpose: str) -> int:
+        posted = models.LedgerEntry.objects.filter(transaction_id=transaction, purpose=purpose)
+        group = _open_group()
+        collected = group.journals if group else []
+        return posted.values("journal_id").distinct().count() + sum(
+            journal.transaction == transaction and journal.purpose == purpose for journal in collected
+        )
+
     def balance(self, account: Account) -> Money:
         with connection.cursor() as cursor:
             cursor.execute(

@@ -1,0 +1,137 @@
+"""What the ledger tells: plain SQL over its tables, bounded, lists by cursor. Amounts are minor units of `currency`."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+MOST = 500
+
+_ENTRY = (
+    "SELECT e.seq, e.id, e.journal_id, e.purpose, d.kind, d.owner, c.kind, c.owner, e.amount, e.currency, "
+    "e.transaction_id, e.reference, e.provider_key, e.reverses, e.effective_at, e.recorded_at "
+    "FROM ledger_entries e JOIN ledger_accounts d ON d.id = e.debit_account_id "
+    "JOIN ledger_accounts c ON c.id = e.credit_account_id "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRow:
+    """Kept balances of one kind and currency: `debit` or `credit` is what is left on that side, the other is 0."""
+
+    kind: str
+    currency: str
+    accounts: int
+    debit: int
+    credit: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBalance:
+    """One account; `credit_balance` is credits minus debits."""
+
+    id: UUID
+    kind: str
+    currency: str
+    owner: str
+    credit_balance: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """One entry with its accounts' names."""
+
+    seq: int
+    id: UUID
+    journal_id: UUID
+    purpose: str
+    debit_kind: str
+    debit_owner: str
+    credit_kind: str
+    credit_owner: str
+    amount: int
+    currency: str
+    transaction_id: UUID | None
+    reference: str
+    provider_key: str | None
+    reverses: UUID | None
+    effective_at: datetime
+    recorded_at: datetime
+
+
+def trial_balance() -> list[BalanceRow]:
+    """One row for each kind and currency; for each currency debits and credits are equal."""
+    rows = _select(
+        "SELECT a.kind, a.currency, COUNT(DISTINCT a.id), SUM(b.credit_balance) FROM ledger_balances b "
+        "JOIN ledger_accounts a ON a.id = b.account_id GROUP BY a.currency, a.kind ORDER BY a.currency, a.kind"
+    )
+    return [
+        BalanceRow(kind, currency, accounts, max(-int(credits), 0), max(int(credits), 0))
+        for kind, currency, accounts, credits in rows
+    ]
+
+
+def balances_of(owner: str) -> list[AccountBalance]:
+    """All accounts of one owner: a user id, a shortcode, an agent."""
+    rows = _select(
+        "SELECT a.id, a.kind, a.currency, a.owner, COALESCE(SUM(b.credit_balance), 0) FROM ledger_accounts a "
+        "LEFT JOIN ledger_balances b ON b.account_id = a.id WHERE a.owner = %s "
+        "GROUP BY a.id, a.kind, a.currency, a.owner ORDER BY a.kind, a.currency LIMIT %s",
+        [owner, MOST],
+    )
+    return [AccountBalance(_uuid(row[0]), *row[1:4], credit_balance=int(row[4])) for row in rows]
+
+
+def entries_of(transaction_id: UUID) -> list[EntryRow]:
+    """What a Transaction posted, oldest first."""
+    return _entries("WHERE e.transaction_id = %s ORDER BY e.seq LIMIT %s", [transaction_id.bytes, MOST])
+
+
+def account_history(account_id: UUID, *, before: int | None = None, limit: int = 50) -> list[EntryRow]:
+    """An account's entries, newest first; `before` is the `seq` of the last row of the page before."""
+    limit = min(limit, MOST)
+    last = 2**63 - 1 if before is None else before
+    side = (
+        "SELECT * FROM (SELECT seq FROM ledger_entries WHERE {side}_account_id = %s AND currency = "
+        "(SELECT currency FROM ledger_accounts WHERE id = %s) AND seq < %s ORDER BY seq DESC LIMIT %s) AS {side}ed"
+    )
+    both = " UNION ALL ".join(side.format(side=name) for name in ("debit", "credit"))
+    return _entries(
+        f"JOIN ({both}) AS page ON page.seq = e.seq ORDER BY e.seq DESC LIMIT %s",
+        [*(account_id.bytes, account_id.bytes, last, limit) * 2, limit],
+    )
+
+
+def _entries(where: str, parameters: list[Any]) -> list[EntryRow]:
+    return [
+        EntryRow(
+            row[0],
+            _uuid(row[1]),
+            _uuid(row[2]),
+            *row[3:10],
+            transaction_id=None if row[10] is None else _uuid(row[10]),
+            reference=row[11],
+            provider_key=row[12],
+            reverses=None if row[13] is None else _uuid(row[13]),
+            effective_at=_time(row[14]),
+            recorded_at=_time(row[15]),
+        )
+        for row in _select(_ENTRY + where, parameters)
+    ]
+
+
+def _select(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return list(cursor.fetchall())
+
+
+def _uuid(value: bytes) -> UUID:
+    return UUID(bytes=bytes(value))
+
+
+def _time(value: datetime | str) -> datetime:
+    """Columns hold UTC: MySQL gives it as a naive datetime, SQLite as text."""
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
