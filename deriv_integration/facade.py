@@ -1,0 +1,28 @@
+"""Deriv assembled: `deriv` is all that other contexts import."""
+
+from django.conf import settings
+
+from deriv_integration.application.deriv import Deriv
+from deriv_integration.infrastructure.persistence import DjangoAgentRegistry, DjangoTransferRepository
+from deriv_integration.infrastructure.ws_v3.adapter import WsV3
+from deriv_integration.infrastructure.ws_v3.link import Credential
+from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.infrastructure.persistence import DjangoAuditLog, new_id, now
+
+ws_v3 = WsV3(
+    settings.DERIV_WS_URL,
+    settings.DERIV_APP_ID,
+    [
+        Credential(agent["loginid"], agent["token"], agent.get("currency", "USD"))
+        for agent in settings.DERIV_AGENTS
+        if agent["platform"] == DerivPlatform.WS_V3
+    ],
+    equal_spacing_s=settings.DERIV_EQUAL_SPACING_S,
+)
+deriv = Deriv(
+    transfers=DjangoTransferRepository(),
+    agents=DjangoAgentRegistry(DjangoAuditLog()),
+    platforms={DerivPlatform.WS_V3: ws_v3},  # `rest` comes beside it
+    clock=now,
+    ids=new_id,
+)
