@@ -224,7 +224,9 @@ class Transaction(Aggregate):
             self._move_to(S.AWAITING_MPESA, at=at)
         if request not in self.payments:
             self.payments.append(request)
-        self._again(until, at=at)
+            self.attempts = 0
+        self.next_step_at = until
+        self._touch(at)
 
     def confirm(self, *, at: datetime) -> None:
         """Step 3: the payment is proven.
@@ -250,7 +252,9 @@ class Transaction(Aggregate):
             self._move_to(S.DERIV_TRANSFER_SENT, at=at)
         if transfer not in self.transfers:
             self.transfers.append(transfer)
-        self._again(until, at=at)
+            self.attempts = 0
+        self.next_step_at = until
+        self._touch(at)
 
     def complete(self, transfer: DerivTransferId, *, at: datetime) -> None:
         """Step 5: Deriv has credited the login. Raises `IllegalTransition` unless a transfer was sent."""

@@ -1,0 +1,183 @@
+"""Staff's pages of payments: Transactions with all that belongs to them, quotes, rates, limits, floats. Nothing is changed here."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.utils.safestring import SafeString
+
+from payments import models
+from payments.domain.transaction import TransactionStatus, TransactionType
+from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By status, without reading the table for the values."""
+
+    title = parameter_name = "status"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(status), str(status)) for status in TransactionStatus]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return queryset.filter(status=self.value()) if self.value() else queryset
+
+
+class TypeFilter(StatusFilter):
+    """By type."""
+
+    title = parameter_name = "type"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(kind), str(kind)) for kind in TransactionType]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return queryset.filter(type=self.value()) if self.value() else queryset
+
+
+@admin.register(models.Transaction)
+class TransactionAdmin(ReadOnlyAdmin):
+    """One payment: what was asked and promised, what the providers were asked, what was posted, and every step."""
+
+    about = "transaction"
+    elsewhere = {
+        "M-Pesa requests": ("mpesa_integration_mpesarequest", "transaction_id"),
+        "Deriv transfers": ("deriv_integration_derivtransfer", "transaction_id"),
+        "ledger entries": ("wallet_ledgerentry", "transaction_id"),
+        "events": ("shared_kernel_domainevent", "aggregate_id"),
+        "float reservation": ("payments_floatreservation", "transaction_id"),
+    }
+    list_display = ("id", "type", "status", "sends", "gets", "customer", "next_step_at", "attempts", "created_at")
+    list_filter = (StatusFilter, TypeFilter)
+    find_by = ("id", "user_id", "quote_id", "deriv_transfer_id")
+    ordering = ("-id",)
+    customer = linked("user", "user_id")
+    quote = linked("quote", "quote_id")
+    readonly_fields = (
+        "see_also", "sends", "gets", "customer", "quote", "masked_phone", "masked_account", "timeline", "events",
+    )  # fmt: skip
+    fieldsets = (
+        (None, {"fields": ("id", "type", "status", "see_also", "customer", "quote", "sends", "gets")}),
+        ("Rate", {"fields": ("mid", "rate", "rate_source", "rate_locked_at", "rate_expires_at")}),
+        (
+            "Destination",
+            {"fields": ("masked_phone", "platform", "masked_account", "deriv_currency", "agent", "deriv_transfer_id")},
+        ),
+        (
+            "Progress",
+            {
+                "fields": (
+                    "created_at", "login_checked_at", "confirmed_at", "expected_by", "updated_at", "next_step_at",
+                    "leased_until", "attempts", "priority", "failure_code", "failure_detail", "attention_from",
+                    "step_version", "version",
+                )
+            },
+        ),
+        ("Timeline", {"fields": ("timeline",)}),
+        ("Events", {"fields": ("events",)}),
+    )  # fmt: skip
+
+    @admin.display(description="sends", ordering="amount")
+    def sends(self, row: models.Transaction) -> str:
+        return amount(row.amount, row.currency)
+
+    @admin.display(description="gets", ordering="payout_amount")
+    def gets(self, row: models.Transaction) -> str:
+        return amount(row.payout_amount, row.payout_currency)
+
+    @admin.display(description="phone")
+    def masked_phone(self, row: models.Transaction) -> str:
+        return masked(row.phone, keep=4)
+
+    @admin.display(description="Deriv account")
+    def masked_account(self, row: models.Transaction) -> str:
+        return masked(row.deriv_account)
+
+
+@admin.register(models.Quote)
+class QuoteAdmin(ReadOnlyAdmin):
+    """What was offered, and the Transaction that took it."""
+
+    about = "quote"
+    list_display = ("id", "type", "sends", "gets", "rate", "customer", "created_at", "expires_at", "transaction")
+    list_filter = (TypeFilter,)
+    find_by = ("id", "user_id", "transaction_id")
+    ordering = ("-id",)
+    customer = linked("user", "user_id")
+    transaction = linked("transaction", "transaction_id")
+    fields = (
+        "id", "type", "customer", "transaction", "sends", "gets", "mid", "rate", "rate_source", "created_at",
+        "expires_at",
+    )  # fmt: skip
+    readonly_fields = ("customer", "transaction", "sends", "gets")
+
+    @admin.display(description="sends", ordering="send_amount")
+    def sends(self, row: models.Quote) -> str:
+        return amount(row.send_amount, row.send_currency)
+
+    @admin.display(description="gets", ordering="get_amount")
+    def gets(self, row: models.Quote) -> str:
+        return amount(row.get_amount, row.get_currency)
+
+
+@admin.register(models.ExchangeRate)
+class ExchangeRateAdmin(ReadOnlyAdmin):
+    """The rate table."""
+
+    about = "exchange_rate"
+    list_display = ("id", "mid", "margin_bps", "valid_from", "valid_until", "set_by", "approved_by")
+    ordering = ("-valid_from",)
+
+
+@admin.register(models.LimitRule)
+class LimitRuleAdmin(ReadOnlyAdmin):
+    """The limits and since when each counts; amounts as people read them."""
+
+    about = "limit_rule"
+    list_display = ("id", "subject", "currency", "least", "most", "day", "month", "valid_from")
+    find_by = ("subject",)
+    ordering = ("subject", "-valid_from")
+    fields = ("id", "subject", "currency", "least", "most", "day", "month", "valid_from")
+    readonly_fields = ("least", "most", "day", "month")
+
+    @admin.display(description="minimum", ordering="minimum")
+    def least(self, row: models.LimitRule) -> str:
+        return amount(row.minimum, row.currency)
+
+    @admin.display(description="maximum", ordering="maximum")
+    def most(self, row: models.LimitRule) -> str:
+        return amount(row.maximum, row.currency)
+
+    @admin.display(description="per day", ordering="per_day")
+    def day(self, row: models.LimitRule) -> str:
+        return amount(row.per_day, row.currency)
+
+    @admin.display(description="per month", ordering="per_month")
+    def month(self, row: models.LimitRule) -> str:
+        return amount(row.per_month, row.currency)
+
+
+@admin.register(models.FloatAccount)
+class FloatAccountAdmin(ReadOnlyAdmin):
+    """What is promised from each provider account, in minor units."""
+
+    about = "float_account"
+    elsewhere = {"reservations": ("payments_floatreservation", "account")}
+    list_display = ("account", "reserved")
+    fields = ("account", "reserved", "see_also")
+    readonly_fields = ("see_also",)
+
+
+@admin.register(models.FloatReservation)
+class FloatReservationAdmin(ReadOnlyAdmin):
+    """Money promised to one Transaction, in minor units of the account."""
+
+    list_display = ("transaction_id", "float_account", "amount", "created_at", "released_at")
+    find_by = ("transaction_id",)
+    ordering = ("-transaction_id",)
+    transaction = linked("transaction", "transaction_id")
+    fields = ("transaction", "float_account", "amount", "created_at", "released_at")
+    readonly_fields = ("transaction", "float_account")
+
+    @admin.display(description="account", ordering="account")
+    def float_account(self, row: models.FloatReservation) -> SafeString:
+        return link(row_url(models.FloatAccount, row.account), row.account)
