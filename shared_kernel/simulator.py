@@ -121,13 +121,17 @@ class Faults:
         match = {key: rest.pop(key) for key in self.matchers & rest.keys()}
         self.armed.append(Armed(call, fault, float(probability), count, match, rest))
 
-    def take(self, call: str, **about: Any) -> dict[str, dict[str, Any]]:
-        """The faults that strike this call, by name, with their options; counts go down. Cheap when none is armed."""
+    def take(self, call: str, among: frozenset[str] | None = None, **about: Any) -> dict[str, dict[str, Any]]:
+        """The faults (`among` some, or any) that strike this call, with their options; counts go down."""
         struck: dict[str, dict[str, Any]] = {}
         if not self.armed:
             return struck
         for armed in list(self.armed):
-            if armed.call not in {"*", call} or armed.fault in struck:
+            if (
+                armed.call not in {"*", call}
+                or armed.fault in struck
+                or (among is not None and armed.fault not in among)
+            ):
                 continue
             if any(about.get(key) != value for key, value in armed.match.items()):
                 continue

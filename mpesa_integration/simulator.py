@@ -1,0 +1,707 @@
+"""M-Pesa as a server, as strict as the provider: token, STK push with its prompt and callback, STK query, Pull.
+
+Built from the contract alone: it imports nothing of the adapter, its tables or its codes, so as to contradict them.
+"""
+
+import asyncio
+import re
+import ssl
+import time
+from base64 import b64decode, b64encode
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from shared_kernel.simulator import Answer, Books, Faults, JsonApp, Request, SimulatedClock, control_routes
+
+EAT = timezone(timedelta(hours=3))
+BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PHONE = re.compile(r"254[17][0-9]{8}")
+FREE_TEXT = re.compile(r"[A-Za-z0-9 -]+")
+FORBIDDEN_IN_URLS = ("mpesa", "safaricom", "exe", "exec", "cmd", "sql", "query")
+PAGE = 100
+PULL_REACH = timedelta(hours=48)
+PAID = "The service request is processed successfully."
+
+# What a subscriber does with the prompt: the result's code and text. `pay` depends on the money, `ignore` on the time.
+BEHAVIOURS: dict[str, tuple[int | str, str]] = {
+    "pay": (0, PAID),
+    "no_funds": (1, "The balance is insufficient for the transaction."),
+    "over_limit": (4, "The transaction would exceed the customer's daily limit."),
+    "wrong_pin": (2001, "The initiator information is invalid."),
+    "cancel": (1032, "Request cancelled by user"),
+    "expire": (1019, "Transaction has expired"),
+    "unreachable": (1037, "DS timeout user cannot be reached"),
+    "ignore": (1037, "No response from user."),
+    "not_shown": (1025, "An error occurred while sending a push request"),
+    "pin_locked": (8006, "The security credential is locked."),
+    "system_error": (9999, "An error occurred while sending a push request"),
+    "misconfigured": ("SFC_IC0003", "The operator does not exist."),
+    "never": (4999, "The transaction is still under processing"),
+}
+
+BEFORE = frozenset(
+    {
+        "http_500_before",
+        "lost_answer_before_effect",
+        "rate_limited",
+        "token_superseded",
+        "waf_html",
+        "answer_with",
+        "slow",
+    }
+)
+AFTER = frozenset({"http_500_after", "lost_answer_after_effect", "callback_before_answer"})
+ON_CALLBACK = frozenset(
+    {
+        "duplicate_callback",
+        "late_callback",
+        "lost_callback",
+        "out_of_order",
+        "forged_failure",
+        "forged_success",
+        "wrong_amount",
+    }
+)
+ON_QUERY = frozenset({"pending_long"})
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """One STK push that was accepted."""
+
+    merchant_request_id: str
+    checkout_request_id: str
+    phone: str
+    shortcode: str
+    amount: Decimal
+    reference: str
+    callback_url: str
+    pushed_at: datetime
+    faults: dict[str, dict[str, Any]]
+    result: tuple[int | str, str] | None = None
+    receipt: str = ""
+    paid_at: datetime | None = None
+    timer: asyncio.TimerHandle | None = None
+    called_back: asyncio.Event | None = None
+
+
+@dataclass(slots=True)
+class Subscriber:
+    """A phone and what its owner does; `balance` None is enough for everything."""
+
+    behaviour: str = "pay"
+    balance: Decimal | None = None
+    delay_s: float | None = None
+
+
+@dataclass(kw_only=True)
+class MpesaSimulator:
+    """M-Pesa. `app` is the ASGI application; books, faults and clock can be reached from a test in the same process.
+
+    Times in seconds. `prompt_s`: from the push to what the subscriber does; `prompt_lifetime_s`: until an ignored prompt
+    ends; `callback_s`: from there to the callback. `rate_per_s`, `subscriber_lock` and `duplicate_guard` (rule 17) are
+    the provider's own guards. `pending_form`: `4999`, `error`, or `both` in turn. `pull_zone`: what the Z in Pull's
+    times stands for, `utc` or `eat`. `plain_http`: callback URLs may be http on this machine.
+    """
+
+    consumer_key: str = "demo-consumer-key"
+    consumer_secret: str = "demo-consumer-secret"  # noqa: S105 - the demo's
+    shortcode: str = "174379"
+    passkey: str = "demo-passkey"
+    seed: int = 0
+    start: datetime | None = None
+    latency_s: float = 0.0
+    prompt_s: float = 0.3
+    prompt_lifetime_s: float = 60.0
+    callback_s: float = 0.0
+    token_lifetime_s: float = 3599
+    rate_per_s: int | None = 20
+    subscriber_lock: bool = True
+    duplicate_guard: bool = True
+    pending_form: str = "both"
+    pull_zone: str = "utc"
+    plain_http: bool = True
+    callback_workers: int = 16
+
+    faults: Faults = field(init=False)
+    books: Books = field(init=False)
+    clock: SimulatedClock = field(init=False)
+    app: JsonApp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = SimulatedClock(self.start)
+        self.books = Books()
+        self.faults = Faults(
+            calls=frozenset({"token", "stk_push", "stk_query", "pull"}),
+            known=BEFORE | AFTER | ON_CALLBACK | ON_QUERY,
+            matchers=frozenset({"phone", "reference"}),
+        )
+        self.callbacks = Callbacks(self.callback_workers)
+        self._forget()
+        routes = {
+            ("GET", "/oauth/v1/generate"): self._token,
+            ("POST", "/mpesa/stkpush/v1/processrequest"): self._product("stk_push", self._push),
+            ("POST", "/mpesa/stkpushquery/v1/query"): self._product("stk_query", self._query),
+            ("POST", "/pulltransactions/v1/query"): self._product("pull", self._pull),
+            ("GET", "/pulltransactions/v1/query"): self._product("pull", self._pull),
+        }
+        self._paths = {path for _, path in routes}
+        control = control_routes(self.faults, self.books, self.clock, customers=self._set_customers, reset=self.reset)
+        self.app = JsonApp(
+            {**routes, **control}, self._no_route, on_start=self.callbacks.start, on_stop=self.callbacks.stop
+        )
+
+    # --- the control side -------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forgets everything but the settings."""
+        for prompt in self.prompts.values():
+            if prompt.timer is not None:
+                prompt.timer.cancel()
+        self.faults.clear()
+        self.books.movements.clear()
+        self.callbacks.forget()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.random = Random(self.seed)
+        self.faults.random = Random(self.seed + 1)
+        self.token, self.token_until = "", self.clock()
+        self.tokens_given = 0
+        self.prompts: dict[str, Prompt] = {}
+        self.open: dict[str, Prompt] = {}
+        self.paid_lately: dict[tuple[str, Decimal], datetime] = {}
+        self.paid: list[tuple[datetime, str, Prompt]] = []  # by time, for Pull
+        self.subscribers: dict[str, Subscriber] = {}
+        self.held_back: list[Callable[[], None]] = []
+        self.second, self.in_second = 0, 0
+        self.queries = 0
+        self.calls: dict[str, int] = {}
+        self.serial = self.random.randrange(36**4)
+
+    def _set_customers(self, body: Any) -> Any:
+        for one in body if isinstance(body, list) else [body]:
+            self.set_customer(**one)
+        return {"customers": len(self.subscribers)}
+
+    def set_customer(self, phone: str, behaviour: str = "pay", balance: Any = None, delay_s: Any = None) -> None:
+        """What the owner of `phone` does with prompts from now on. Raises `ValueError`."""
+        if not isinstance(phone, str) or not PHONE.fullmatch(phone):
+            raise ValueError("phone is 2547XXXXXXXX or 2541XXXXXXXX")
+        if behaviour not in BEHAVIOURS:
+            raise ValueError(f"behaviour is one of {sorted(BEHAVIOURS)}")
+        self.subscribers[phone] = Subscriber(
+            behaviour, None if balance is None else Decimal(str(balance)), None if delay_s is None else float(delay_s)
+        )
+
+    # --- the gateway ------------------------------------------------------------------------------------------------
+
+    async def _no_route(self, request: Request) -> Answer:
+        if request.path in self._paths:
+            return self._error(405, "405.001", f"{request.method} Method Not Allowed")
+        return self._error(404, "404.001.01", "Resource not found")
+
+    def _error(self, status: int, code: str, message: str) -> Answer:
+        id = f"{self.random.getrandbits(16):04x}-{self.random.getrandbits(16):04x}-{self.random.getrandbits(40)}"
+        return Answer.json({"requestId": id, "errorCode": code, "errorMessage": message}, status)
+
+    def _invalid(self, what: str) -> Answer:
+        return self._error(400, "400.002.02", f"Bad Request - Invalid {what}")
+
+    async def _token(self, request: Request) -> Answer | None:
+        self._count("token")
+        if (struck := self.faults.take("token", BEFORE)) and (answer := await self._before(struck)) is not STRIKES_NOT:
+            return answer
+        if request.params().get("grant_type") != "client_credentials":
+            return self._error(400, "400.008.02", "Invalid grant type passed")
+        scheme, _, given = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme != "Basic":
+            return self._error(400, "400.008.01", "Invalid Authentication passed")
+        try:
+            pair = b64decode(given, validate=True).decode()
+        except ValueError:
+            pair = ""
+        if pair != f"{self.consumer_key}:{self.consumer_secret}":
+            return Answer(b"", 400)
+        self._new_token()
+        lifetime = int(self.token_lifetime_s)
+        expires_in = str(lifetime) if self.random.random() < 0.5 else lifetime  # it is both, over time
+        if (after := self.faults.take("token", AFTER)) and (answer := self._after(after)) is not STRIKES_NOT:
+            return answer
+        return Answer.json({"access_token": self.token, "expires_in": expires_in})
+
+    def _new_token(self) -> None:
+        self.token = b64encode(self.random.randbytes(21)).decode().replace("+", "a").replace("/", "b")
+        self.token_until = self.clock() + timedelta(seconds=self.token_lifetime_s)
+        self.tokens_given += 1
+
+    def _count(self, call: str) -> None:
+        self.calls[call] = self.calls.get(call, 0) + 1
+
+    def _product(self, call: str, handler: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Any]:
+        async def product(request: Request) -> Answer | None:
+            self._count(call)
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            try:
+                body = request.json()
+            except ValueError:
+                body = None
+            if self.faults.armed:
+                about = self._about(body)
+                struck = self.faults.take(call, BEFORE, **about)
+                if struck and (answer := await self._before(struck)) is not STRIKES_NOT:
+                    return answer
+            if self._is_too_fast():
+                return self._error(500, "500.003.02", "Error Occurred: Spike Arrest Violation")
+            if (refused := self._unauthorised(request)) is not None:
+                return refused
+            kind = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                return self._invalid("Content-Type")
+            if not isinstance(body, dict):
+                return self._error(400, "400.002.05", "Invalid Request Payload")
+            answer = handler(body)
+            return await answer if asyncio.iscoroutine(answer) else answer
+
+        return product
+
+    def _about(self, body: Any) -> dict[str, Any]:
+        if not isinstance(body, dict):
+            return {}
+        checkout = body.get("CheckoutRequestID")
+        prompt = self.prompts.get(checkout) if isinstance(checkout, str) else None
+        if prompt is not None:
+            return {"phone": prompt.phone, "reference": prompt.reference}
+        return {"phone": body.get("PhoneNumber"), "reference": body.get("AccountReference")}
+
+    def _is_too_fast(self) -> bool:
+        if self.rate_per_s is None:
+            return False
+        second = int(time.monotonic())
+        if second != self.second:
+            self.second, self.in_second = second, 0
+        self.in_second += 1
+        return self.in_second > self.rate_per_s
+
+    def _unauthorised(self, request: Request) -> Answer | None:
+        scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if not scheme:
+            return self._error(404, "404.001.04", "Invalid Authentication Header")
+        if scheme == "Bearer" and token == self.token and self.token and self.clock() < self.token_until:
+            return None
+        if self.random.random() < 0.5:
+            return self._error(404, "404.001.03", "Invalid Access Token")
+        return self._error(401, "401.002.01", f"Error Occurred - Invalid Access Token - {token[:28]}")
+
+    async def _before(self, struck: Mapping[str, dict[str, Any]]) -> Any:
+        """Faults that strike before anything happened."""
+        if (slow := struck.get("slow")) is not None:
+            await asyncio.sleep(float(slow.get("after_s", 1)))
+        if "token_superseded" in struck:  # somebody else took a token with our key
+            self._new_token()
+        if "rate_limited" in struck:
+            return self._error(500, "500.003.02", "Error Occurred: Spike Arrest Violation")
+        if "waf_html" in struck:
+            page = b"<html><body>Request unsuccessful. Incapsula incident ID: 0-0</body></html>"
+            return Answer(page, 503, b"text/html")
+        if (say := struck.get("answer_with")) is not None:
+            body = say.get("body", "")
+            if isinstance(body, str):
+                return Answer(body.encode(), int(say.get("status", 200)), b"text/html")
+            return Answer.json(body, int(say.get("status", 200)))
+        if "http_500_before" in struck:
+            return self._error(500, "500.003.1001", "Internal Server Error")
+        if "lost_answer_before_effect" in struck:
+            return None
+        return STRIKES_NOT
+
+    def _after(self, struck: Mapping[str, dict[str, Any]]) -> Any:
+        """Faults that strike once it has happened."""
+        if "lost_answer_after_effect" in struck:
+            return None
+        if "http_500_after" in struck:
+            return self._error(500, "500.003.1001", "Internal Server Error")
+        return STRIKES_NOT
+
+    # --- STK push ---------------------------------------------------------------------------------------------------
+
+    async def _push(self, body: dict[str, Any]) -> Answer | None:
+        if (refused := self._wrong_push(body)) is not None:
+            return refused
+        phone = body["PhoneNumber"]
+        if self.subscriber_lock and phone in self.open:
+            text = "Unable to lock subscriber, a transaction is already in process for the current subscriber"
+            return self._error(500, "500.001.1001", text)
+        about = {"phone": phone, "reference": body["AccountReference"]}
+        faults = self.faults.take("stk_push", AFTER | ON_CALLBACK, **about) if self.faults.armed else {}
+        prompt = self._prompt(body, faults)
+        if "callback_before_answer" in faults:
+            prompt.called_back = asyncio.Event()
+            self._decide(prompt)
+            await asyncio.wait_for(prompt.called_back.wait(), 30)
+        else:
+            subscriber = self.subscribers.get(phone, Subscriber())
+            wait = self.prompt_s if subscriber.delay_s is None else subscriber.delay_s
+            wait = self.prompt_lifetime_s if subscriber.behaviour == "ignore" else wait
+            if subscriber.behaviour != "never":
+                prompt.timer = asyncio.get_running_loop().call_later(wait, self._decide, prompt)
+        if faults and (answer := self._after(faults)) is not STRIKES_NOT:
+            return answer  # type: ignore[no-any-return]
+        return Answer.json(
+            {
+                "MerchantRequestID": prompt.merchant_request_id,
+                "CheckoutRequestID": prompt.checkout_request_id,
+                "ResponseCode": "0",
+                "ResponseDescription": "Success. Request accepted for processing",
+                "CustomerMessage": "Success. Request accepted for processing",
+            }
+        )
+
+    def _wrong_push(self, body: dict[str, Any]) -> Answer | None:
+        if (refused := self._wrong_signature(body)) is not None:
+            return refused
+        if body.get("TransactionType") not in {"CustomerPayBillOnline", "CustomerBuyGoodsOnline"}:
+            return self._invalid("TransactionType")
+        amount = body.get("Amount")
+        digits = str(amount) if type(amount) is int or isinstance(amount, str) else ""
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", digits) or int(digits) > 250_000:
+            return self._invalid("Amount")
+        for name in ("PartyA", "PhoneNumber"):
+            if not isinstance(body.get(name), str) or not PHONE.fullmatch(body[name]):
+                return self._invalid(name)
+        if body.get("PartyB") != self.shortcode:
+            return self._invalid("PartyB")
+        if not self._is_callback_url(body.get("CallBackURL")):
+            return self._invalid("CallBackURL")
+        reference, text = body.get("AccountReference"), body.get("TransactionDesc")
+        if not isinstance(reference, str) or len(reference) > 12 or not FREE_TEXT.fullmatch(reference):
+            return self._invalid("AccountReference")
+        if not isinstance(text, str) or len(text) > 13 or not FREE_TEXT.fullmatch(text):
+            return self._invalid("Remarks")
+        return None
+
+    def _wrong_signature(self, body: dict[str, Any]) -> Answer | None:
+        shortcode, timestamp, password = (body.get(name) for name in ("BusinessShortCode", "Timestamp", "Password"))
+        if not isinstance(shortcode, str) or not re.fullmatch(r"[0-9]{5,7}", shortcode):
+            return self._invalid("BusinessShortCode")
+        if not isinstance(timestamp, str) or not self._is_now(timestamp):
+            return self._invalid("Timestamp")
+        if not isinstance(password, str):
+            return self._invalid("Password")
+        if shortcode != self.shortcode:
+            return self._error(500, "500.001.1001", "Merchant does not exist")
+        if password != b64encode(f"{shortcode}{self.passkey}{timestamp}".encode()).decode():
+            return self._error(500, "500.001.1001", "Wrong credentials")
+        return None
+
+    def _is_now(self, timestamp: str) -> bool:
+        try:
+            at = datetime.strptime(timestamp, "%Y%m%d%H%M%S").replace(tzinfo=EAT)
+        except ValueError:
+            return False
+        return len(timestamp) == 14 and abs(self.clock() - at) < timedelta(minutes=30)
+
+    def _is_callback_url(self, url: Any) -> bool:
+        if not isinstance(url, str) or any(word in url.lower() for word in FORBIDDEN_IN_URLS):
+            return False
+        parts = urlsplit(url)
+        local = self.plain_http and parts.hostname in {"127.0.0.1", "localhost", "::1"}
+        return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and local))
+
+    def _prompt(self, body: dict[str, Any], faults: dict[str, dict[str, Any]]) -> Prompt:
+        at, phone = self.clock(), body["PhoneNumber"]
+        checkout = ""
+        while not checkout or checkout in self.prompts:
+            stamp = at.astimezone(EAT)
+            checkout = f"ws_CO_{stamp:%d%m%Y%H%M%S}{stamp.microsecond // 1000:03d}{phone[3:]}"
+            at += timedelta(milliseconds=1)
+        random = self.random
+        prompt = Prompt(
+            merchant_request_id=f"{random.getrandbits(16):04x}-{random.getrandbits(16):04x}-{random.getrandbits(32):x}",
+            checkout_request_id=checkout,
+            phone=phone,
+            shortcode=self.shortcode,
+            amount=Decimal(str(body["Amount"])),
+            reference=body["AccountReference"],
+            callback_url=body["CallBackURL"],
+            pushed_at=self.clock(),
+            faults=faults,
+        )
+        self.prompts[checkout] = self.open[phone] = prompt
+        return prompt
+
+    def _decide(self, prompt: Prompt) -> None:
+        """The subscriber did something, or did not in time."""
+        subscriber = self.subscribers.get(prompt.phone, Subscriber())
+        result, at = BEHAVIOURS[subscriber.behaviour], self.clock()
+        key = (prompt.phone, prompt.amount)
+        if self.duplicate_guard and at - self.paid_lately.get(key, at - timedelta(hours=1)) < timedelta(minutes=2):
+            result = (17, "Rule limited.")
+        elif result[0] == 0 and subscriber.balance is not None and subscriber.balance < prompt.amount:
+            result = BEHAVIOURS["no_funds"]
+        if "forged_success" in prompt.faults:
+            result = BEHAVIOURS["cancel"]
+        prompt.result = result
+        if self.open.get(prompt.phone) is prompt:
+            del self.open[prompt.phone]
+        if result[0] == 0:
+            self._take_money(prompt, subscriber, at)
+        self._call_back(prompt)
+
+    def _take_money(self, prompt: Prompt, subscriber: Subscriber, at: datetime) -> None:
+        wrong = prompt.faults.get("wrong_amount")
+        if wrong is not None and wrong.get("in_books"):
+            prompt.amount = Decimal(str(wrong.get("amount", prompt.amount + 1)))
+        if subscriber.balance is not None:
+            subscriber.balance -= prompt.amount
+        prompt.receipt, prompt.paid_at = self._receipt(at), at
+        self.paid_lately[(prompt.phone, prompt.amount)] = at
+        insort(self.paid, (at, prompt.receipt, prompt))
+        self.books.enter(
+            prompt.receipt,
+            prompt.reference,
+            prompt.phone,
+            prompt.shortcode,
+            prompt.amount,
+            "KES",
+            at,
+            checkout_request_id=prompt.checkout_request_id,
+        )
+
+    def _receipt(self, at: datetime) -> str:
+        local = at.astimezone(EAT)
+        self.serial = (self.serial + 7919) % 36**7
+        rest, serial = "", self.serial
+        for _ in range(7):
+            serial, digit = divmod(serial, 36)
+            rest = BASE36[digit] + rest
+        year, month = chr(ord("K") + (local.year - 2016) % 16), "ABCDEFGHIJKL"[local.month - 1]
+        return f"{year}{month}{'123456789ABCDEFGHIJKLMNOPQRSTUV'[local.day - 1]}{rest}"
+
+    # --- callbacks --------------------------------------------------------------------------------------------------
+
+    def _call_back(self, prompt: Prompt) -> None:
+        faults = prompt.faults
+        body = self._callback(prompt, prompt.result or BEHAVIOURS["never"])
+        if "forged_failure" in faults:
+            self._deliver(prompt, self._callback(prompt, BEHAVIOURS["cancel"]), 0)
+        if "forged_success" in faults:
+            self._deliver(prompt, self._callback(prompt, (0, PAID), receipt=self._receipt(self.clock())), 0)
+            return
+        if "lost_callback" in faults:
+            return
+        delay = float(
+            faults.get("late_callback", {}).get("after_s", 5 if "late_callback" in faults else self.callback_s)
+        )
+        times = int(faults.get("duplicate_callback", {}).get("times", 2)) if "duplicate_callback" in faults else 1
+
+        def send() -> None:
+            for _ in range(times):
+                self._deliver(prompt, body, delay)
+
+        if "out_of_order" in faults:  # waits for the next one to overtake it
+            self.held_back.append(send)
+            asyncio.get_running_loop().call_later(float(faults["out_of_order"].get("after_s", 2)), self._let_go)
+            return
+        send()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        held, self.held_back = self.held_back, []
+        for send in held:
+            send()
+
+    def _deliver(self, prompt: Prompt, body: bytes, delay: float) -> None:
+        self.callbacks.post(prompt.callback_url, body, delay, prompt.called_back)
+
+    def _callback(self, prompt: Prompt, result: tuple[int | str, str], receipt: str = "") -> bytes:
+        callback: dict[str, Any] = {
+            "MerchantRequestID": prompt.merchant_request_id,
+            "CheckoutRequestID": prompt.checkout_request_id,
+            "ResultCode": result[0],
+            "ResultDesc": result[1],
+        }
+        if result[0] == 0:
+            at = (prompt.paid_at or self.clock()).astimezone(EAT)
+            amount = prompt.amount
+            if "wrong_amount" in prompt.faults:
+                amount = Decimal(str(prompt.faults["wrong_amount"].get("amount", amount + 1)))
+            items: list[dict[str, Any]] = [
+                {"Name": "Amount", "Value": float(amount)},
+                {"Name": "MpesaReceiptNumber", "Value": receipt or prompt.receipt},
+                {"Name": "Balance"},
+                {"Name": "TransactionDate", "Value": int(f"{at:%Y%m%d%H%M%S}")},
+                {"Name": "PhoneNumber", "Value": int(prompt.phone)},
+            ]
+            callback["CallbackMetadata"] = {"Item": items}
+        return Answer.json({"Body": {"stkCallback": callback}}).body
+
+    # --- STK query and Pull -----------------------------------------------------------------------------------------
+
+    async def _query(self, body: dict[str, Any]) -> Answer | None:
+        if (refused := self._wrong_signature(body)) is not None:
+            return refused
+        checkout = body.get("CheckoutRequestID")
+        prompt = self.prompts.get(checkout) if isinstance(checkout, str) else None
+        if prompt is None:
+            return self._invalid("CheckoutRequestID")
+        about = {"phone": prompt.phone, "reference": prompt.reference}
+        faults = self.faults.take("stk_query", AFTER | ON_QUERY, **about) if self.faults.armed else {}
+        if faults and (answer := self._after(faults)) is not STRIKES_NOT:
+            return answer  # type: ignore[no-any-return]
+        result = None if "pending_long" in faults else prompt.result
+        if result is None:
+            self.queries += 1
+            if self.pending_form == "error" or (self.pending_form == "both" and self.queries % 2):
+                return self._error(500, "500.001.1001", "The transaction is being processed")
+            result = BEHAVIOURS["never"]
+        return Answer.json(
+            {
+                "ResponseCode": "0",
+                "ResponseDescription": "The service request has been accepted successsfully",
+                "MerchantRequestID": prompt.merchant_request_id,
+                "CheckoutRequestID": prompt.checkout_request_id,
+                "ResultCode": str(result[0]),
+                "ResultDesc": result[1],
+            }
+        )
+
+    async def _pull(self, body: dict[str, Any]) -> Answer | None:
+        if body.get("ShortCode") != self.shortcode:
+            return self._invalid("ShortCode")
+        start, end = (self._pull_time(body.get(name)) for name in ("StartDate", "EndDate"))
+        offset = body.get("OffSetValue")
+        if start is None:
+            return self._invalid("StartDate")
+        if end is None or end <= start:
+            return self._invalid("EndDate")
+        if not isinstance(offset, str) or not re.fullmatch(r"[0-9]{1,9}", offset):
+            return self._invalid("OffSetValue")
+        start = max(start, self.clock() - PULL_REACH)
+        first, last = bisect_left(self.paid, (start, "")), bisect_left(self.paid, (end, ""))
+        page = self.paid[first + int(offset) : min(first + int(offset) + PAGE, last)]
+        reference = f"{self.random.getrandbits(16)}-{self.random.getrandbits(24)}-2"
+        code, message = ("1000", "Success") if page else ("1001", "No transactions available")
+        rows = [self._pull_row(at, prompt) for at, _, prompt in page]
+        return Answer.json(
+            {"ResponseRefID": reference, "ResponseCode": code, "ResponseMessage": message, "Response": [rows]}
+        )
+
+    def _pull_time(self, text: Any) -> datetime | None:
+        zone = UTC if self.pull_zone == "utc" else EAT
+        try:
+            return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone)
+        except (ValueError, TypeError):
+            return None
+
+    def _pull_row(self, at: datetime, prompt: Prompt) -> dict[str, Any]:
+        zone = UTC if self.pull_zone == "utc" else EAT
+        return {
+            "transactionId": prompt.receipt,
+            "trxDate": f"{at.astimezone(zone):%Y-%m-%dT%H:%M:%S}Z",
+            "msisdn": int(prompt.phone[3:]),
+            "sender": "MPESA",
+            "transactiontype": "c2b-pay-bill-debit",
+            "billreference": prompt.reference,
+            "amount": f"{prompt.amount:.2f}",
+            "organizationname": "PenPay",
+        }
+
+
+STRIKES_NOT: Any = object()
+
+
+@dataclass
+class Callbacks:
+    """Posts callbacks from a few tasks, each with its own kept connections: plain asyncio, HTTP/1.1."""
+
+    workers: int
+    answered: deque[tuple[int, bytes]] = field(
+        default_factory=lambda: deque(maxlen=100_000)
+    )  # status, body that was sent
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    queue: "asyncio.Queue[tuple[str, bytes, asyncio.Event | None]] | None" = None
+    loop: asyncio.AbstractEventLoop | None = None
+    generation: int = 0
+
+    async def start(self) -> None:
+        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue()
+        self.tasks = [asyncio.create_task(self._work()) for _ in range(self.workers)]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def forget(self) -> None:
+        """Drops what waits to be sent, and what was sent."""
+        self.generation += 1
+        self.answered.clear()
+
+    def post(self, url: str, body: bytes, delay: float, done: asyncio.Event | None = None) -> None:
+        """Sends `body` after `delay` seconds; `done` is set once it was answered, or could not be."""
+        assert self.loop is not None
+        if delay > 0:
+            self.loop.call_later(delay, self._put, self.generation, (url, body, done))
+        else:
+            self._put(self.generation, (url, body, done))
+
+    def _put(self, generation: int, item: tuple[str, bytes, asyncio.Event | None]) -> None:
+        if generation == self.generation and self.queue is not None:
+            self.queue.put_nowait(item)
+
+    async def _work(self) -> None:
+        kept: dict[tuple[str, int], tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+        assert self.queue is not None
+        while True:
+            url, body, done = await self.queue.get()
+            try:
+                async with asyncio.timeout(10):
+                    status = await self._exchange(kept, url, body)
+            except (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
+                status = 0
+            self.answered.append((status, body))
+            if done is not None:
+                done.set()
+
+    async def _exchange(
+        self, kept: dict[tuple[str, int], tuple[asyncio.StreamReader, asyncio.StreamWriter]], url: str, body: bytes
+    ) -> int:
+        parts = urlsplit(url)
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        place = (parts.hostname or "", parts.port or (443 if tls else 80))
+        head = (
+            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nUser-Agent: Apache-HttpClient\r\n\r\n"
+        ).encode()
+        fresh = place not in kept
+        while True:
+            if place not in kept:
+                kept[place] = await asyncio.open_connection(*place, ssl=tls)
+            reader, writer = kept.pop(place)
+            try:
+                writer.write(head + body)
+                await writer.drain()
+                answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            except (OSError, EOFError):
+                writer.close()
+                if fresh:
+                    raise
+                fresh = True  # the kept connection had been closed: once more on a new one
+                continue
+            length = re.search(r"\r\ncontent-length: *([0-9]+)", answer)
+            if length is not None:
+                await reader.readexactly(int(length[1]))
+            if length is not None and "\r\nconnection: close" not in answer:
+                kept[place] = (reader, writer)
+            else:
+                writer.close()
+            return int(answer.split(" ", 2)[1])
