@@ -18,12 +18,12 @@ _down: list[str] = []  # the error that keeps this process from publishing; told
 @shared_task  # type: ignore[untyped-decorator]
 def relay_outbox() -> None:
     """Publishes what waits. Woken after commits and by beat."""
-    close_old_connections()
     drain()
 
 
 def drain() -> int | None:
     """How many events were published; None if the broker or the database could not be reached: they go next time."""
+    close_old_connections()
     try:
         published = relay.drain()
     except Exception as error:
@@ -39,7 +39,6 @@ def drain() -> int | None:
 @shared_task(bind=True)  # type: ignore[untyped-decorator]
 def deliver_events(self: Any, *, type_name: str, events: list[dict[str, Any]]) -> None:
     """`events` of one type, each with `id`, `aggregate_id`, `payload` and `context`, to the subscribers of that type."""
-    close_old_connections()
     letters = [
         Letter(
             UUID(event["id"]), type_name, UUID(event["aggregate_id"]), event["payload"], Context.known(event["context"])

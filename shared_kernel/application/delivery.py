@@ -1,12 +1,13 @@
 """Events on their way from the outbox to their subscribers: published in order, delivered at least once.
 
 The relay publishes what is committed, in messages of one type that travel through the broker; a worker delivers each
-message to the subscribers of its type. A subscriber is one of two kinds:
+message to the subscribers of its type. A subscriber is one of three kinds:
 
 - a plain callable is a *wake*: the status of the rows decides what it does, so that once more is harmless, and a timer
   on the rows does the same if the event is lost with the broker;
-- a `Keyed` one acts once for each event: its key commits with its effect, and an event that was not delivered is
-  published again.
+- a `Lasting` one decides by status as well, but no timer stands behind it: its events are published again until they
+  were delivered;
+- a `Keyed` one acts once for each event: its key commits with its effect, and its events are published again, too.
 
 An event that fails is delivered again after a while, and parked after its retries; it holds nobody up.
 """
@@ -19,6 +20,7 @@ from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
 
+from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.events import Event
 from shared_kernel.domain.ports import ActingAs, Broker, Context, IdempotencyKeys, Letter, OutboxQueue, UnitOfWork
 
@@ -36,6 +38,16 @@ Handler: TypeAlias = Callable[[Sequence[Event]], None]
 
 
 @dataclass(frozen=True)
+class Lasting:
+    """A subscriber that must not miss an event, and to which the same event again is harmless."""
+
+    handle: Handler
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        self.handle(events)
+
+
+@dataclass(frozen=True)
 class Keyed:
     """A subscriber that acts at most once for each event. `handle` runs in the unit of work that consumes the keys.
 
@@ -46,7 +58,7 @@ class Keyed:
     handle: Handler
 
 
-Subscriber: TypeAlias = Handler | Keyed
+Subscriber: TypeAlias = Handler | Lasting | Keyed
 Subscriptions: TypeAlias = Mapping[type[Event], Sequence[Subscriber]]
 
 
@@ -61,9 +73,7 @@ class Relay:
     def drain(self) -> int:
         """Publishes until nothing waits; how many. Raises what the broker raises: those events go next time."""
         followed = self.subscriptions()
-        confirm = {
-            kind.__name__ for kind, followers in followed.items() if any(isinstance(f, Keyed) for f in followers)
-        }
+        confirm = {kind.__name__ for kind, followers in followed.items() if must_arrive(followers)}
         nobody = {name for name, kind in Event.types.items() if not followed.get(kind)}
         total = 0
         while True:
@@ -75,6 +85,11 @@ class Relay:
             # Looked at after the claim's lock is given up: whoever found it taken has left its events to us.
             if not letters or (len(letters) < BATCH and not self.outbox.waiting()):
                 return total
+
+
+def must_arrive(followers: Sequence[Subscriber]) -> bool:
+    """Whether an event with these subscribers is published again until it was delivered."""
+    return any(isinstance(follower, Lasting | Keyed) for follower in followers)
 
 
 def messages(letters: Iterable[Letter], most: int = GROUP) -> list[list[Letter]]:
@@ -128,7 +143,7 @@ class Delivery:
         followers = self.subscriptions().get(type(opened[readable[0].id]), ()) if readable else ()
         for subscriber in followers:
             self._hand(subscriber, readable, opened, failures)
-        if any(isinstance(subscriber, Keyed) for subscriber in followers):
+        if must_arrive(followers):
             self.outbox.delivered([letter.id for letter in readable if letter.id not in failures])
         for id, error in failures.items():
             self.outbox.failed(id, error)
@@ -150,6 +165,12 @@ class Delivery:
                             subscriber.handle([opened[letter.id] for letter in letters if letter.id in fresh])
                 else:
                     subscriber([opened[letter.id] for letter in letters])
+        except StepsFailed as error:  # it did what it could for the others, and says for whom it could not
+            failures |= {
+                letter.id: error.errors[letter.aggregate_id]
+                for letter in letters
+                if letter.aggregate_id in error.errors
+            }
         except Exception as error:  # noqa: BLE001 - whatever a subscriber raises must not hold up the others
             if len(letters) == 1:
                 failures[letters[0].id] = error
