@@ -1,10 +1,10 @@
-"""Staff's pages of M-Pesa: what was asked and what came. Personal data is masked; messages are shown by `evidence` alone."""
+"""Staff's pages of M-Pesa: what was asked and what came. Personal data is masked, messages are not shown."""
 
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from mpesa_integration import models
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, page_of, row_url
+from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url, target_url
 
 
 @admin.register(models.MpesaRequest)
@@ -30,8 +30,8 @@ class MpesaRequestAdmin(ReadOnlyAdmin):
     transaction = linked("transaction", "transaction_id")
     fields = (
         "id", "transaction", "see_also", "leg", "attempt", "reference", "money", "masked_phone", "shortcode", "status",
-        "code", "receipt", "merchant_request_id", "created_at", "send_before", "outcome_at", "asked_at", "absences", "fence",
-        "message",
+        "code", "receipt", "merchant_request_id", "created_at", "send_before", "outcome_at", "asked_at", "absences",
+        "fence", "message",
     )  # fmt: skip
     readonly_fields = ("transaction", "see_also", "money", "masked_phone", "message")
 
@@ -68,7 +68,6 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
     list_select_related = ("request",)
     find_by = ("id", "receipt", "sha256", "peer")
     ordering = ("-id",)
-    transaction_id = "request__transaction_id"
     fields = (
         "id", "attempt", "of_transaction", "kind", "verdict", "result_code", "money", "receipt", "times", "received_at",
         "last_received_at", "peer", "sha256", "message",
@@ -87,7 +86,7 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
     def of_transaction(self, row: models.MpesaCallback) -> SafeString:
         if row.request is None:
             return SafeString("–")
-        return link(page_of("payments_transaction", id=row.request.transaction_id), row.request.transaction_id)
+        return link(target_url("transaction", str(row.request.transaction_id)), row.request.transaction_id)
 
     @admin.display(description="body")
     def message(self, row: models.MpesaCallback) -> str:

@@ -1,4 +1,4 @@
-"""Staff's pages of payments: Transactions with all that belongs to them, quotes, rates, limits, floats. Nothing is changed here."""
+"""Staff's pages of payments: Transactions with all that belongs to them, quotes, rates, limits, floats."""
 
 from typing import Any
 

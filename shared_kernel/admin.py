@@ -15,10 +15,13 @@ from django.utils.safestring import SafeString
 
 from shared_kernel import models
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.facade import BlindIndexField, EncryptedField
 
 admin.site.site_header = admin.site.site_title = "PenPay back-office"
 admin.site.index_title = "Records"
 
+
+SEALED = (EncryptedField, BlindIndexField)
 
 if TYPE_CHECKING:  # generic for the type checker only
     AnyModelAdmin = admin.ModelAdmin[Any]
@@ -44,7 +47,8 @@ class ReadOnlyAdmin(AnyModelAdmin):
 
     `find_by` names the columns that the search box compares exactly (ids, references). `about` is what audit rows call
     this kind of thing (`AuditLog.target_type`), so that they can link here. `elsewhere` maps a label to (admin page,
-    its column that holds this row's id): lists of other contexts, which are known here by name.
+    its column that holds this row's id): lists of other contexts, which are known here by name. Encrypted columns are
+    left out; a page shows one masked through a method of its own, and names it in `personal` if its list needs it.
     """
 
     actions = None
@@ -53,8 +57,17 @@ class ReadOnlyAdmin(AnyModelAdmin):
     paginator = ShortCount
     view_on_site = False
     find_by: ClassVar[tuple[str, ...]] = ()
+    personal: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {}
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What `fields` names; without it every column but the encrypted ones."""
+        return self.fields or [field.name for field in self.model._meta.fields if not isinstance(field, SEALED)]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        sealed = [field.name for field in self.model._meta.fields if isinstance(field, EncryptedField)]
+        return super().get_queryset(request).defer(*(name for name in sealed if name not in self.personal))
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
         return False

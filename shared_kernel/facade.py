@@ -5,6 +5,7 @@ from django.utils.module_loading import import_string
 
 from shared_kernel.application.delivery import Delivery, Relay, Subscriptions, retry_after
 from shared_kernel.infrastructure.broker import CeleryBroker
+from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -19,6 +20,8 @@ from shared_kernel.infrastructure.persistence import (
 from shared_kernel.queries import oldest_waiting, outbox_state
 
 __all__ = [
+    "BlindIndexField",
+    "EncryptedField",
     "acting_as",
     "audit",
     "current_context",
