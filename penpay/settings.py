@@ -272,7 +272,7 @@ LOGGING = {
 
 # --- REST -----------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK: dict[str, Any] = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["identity.api.CookieAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["identity.api.authentication.CookieAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["shared_kernel.api.bodies.StrictJSONParser"],
