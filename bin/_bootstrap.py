@@ -169,7 +169,7 @@ def _supported_python() -> None:
         return
     for version in reversed(PYTHONS):
         found = shutil.which(f"python{version}")
-        if found:
+        if found and _is_supported(Path(found)):
             os.execv(found, [found, *sys.argv])
     raise CannotRun(f"PenPay runs on Python {', '.join(PYTHONS)}; this is {sys.version.split()[0]}.")
 
