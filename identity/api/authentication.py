@@ -1,0 +1,62 @@
+"""Who sends a request, by its cookies; and that it was really sent by their client.
+
+Stands apart from the views because DRF imports it while it imports its own.
+"""
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
+
+from identity.domain.ports import SignedIn
+from identity.domain.session import SessionEnded
+from identity.facade import auth
+from shared_kernel.api.context import identify
+from shared_kernel.domain.errors import Forbidden
+
+ACCESS_COOKIE = f"{'__Host-' if settings.PRODUCTION else ''}penpay_access"
+
+
+class CsrfFailed(Forbidden):
+    """An unsafe request without the token that only our own pages and clients can read."""
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> str:
+        return reason
+
+
+def _any_view(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+class CsrfOnly(BaseAuthentication):
+    """For views that anybody may call: nobody is signed in, and unsafe methods need `X-CSRFToken`."""
+
+    def authenticate(self, request: Request) -> tuple[SignedIn, None] | None:
+        """Raises `CsrfFailed`."""
+        if request.method not in SAFE_METHODS:
+            check = _CsrfCheck(_any_view)
+            check.process_request(request._request)
+            if reason := check.process_view(request._request, _any_view, (), {}):
+                raise CsrfFailed(f"{str(reason).rstrip('.')}: repeat the csrftoken cookie's value in X-CSRFToken")
+        return None
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Cookie"
+
+
+class CookieAuthentication(CsrfOnly):
+    """The access token's cookie, and for unsafe methods `X-CSRFToken`. A dead token is nobody's."""
+
+    def authenticate(self, request: Request) -> tuple[SignedIn, None] | None:
+        """`request.user` becomes a `SignedIn`. One query. Raises `CsrfFailed`."""
+        super().authenticate(request)
+        try:
+            signed_in = auth.authenticate(request.COOKIES.get(ACCESS_COOKIE, ""))
+        except SessionEnded:
+            return None
+        identify(request, f"user:{signed_in.id}", str(signed_in.device_id))
+        return signed_in, None

@@ -1,0 +1,306 @@
+"""The User aggregate: who a customer is, their devices, their standing and their Deriv login; and what can be wrong."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from identity.domain.kyc import Kyc, KycStatus, same_person
+from shared_kernel.domain.errors import Conflict, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from shared_kernel.domain.events import Aggregate, UserRegistered
+from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
+from shared_kernel.domain.ports import AuditRecord
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+
+DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
+
+
+class UserNotFound(NotFound):
+    """No such user."""
+
+
+class InvalidEmail(Unprocessable):
+    """Not an e-mail address."""
+
+
+class InvalidName(Unprocessable):
+    """Not a full name."""
+
+
+class WeakPassword(Unprocessable):
+    """A password that is too short, too common, or made of what the account says of its owner."""
+
+
+class AlreadyRegistered(Conflict):
+    """The phone or the e-mail address belongs to an account; which of them is not said."""
+
+
+class InvalidCredentials(Unauthenticated):
+    """Unknown user, wrong password or closed account: the three are never told apart."""
+
+
+class SignInBusy(TooManyRequests):
+    """All turns for hashing are taken."""
+
+
+class DeviceLimitReached(Conflict):
+    """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
+
+
+class DeviceNotFound(NotFound):
+    """No such device, or it is somebody else's."""
+
+
+class PhoneAlreadyVerified(Conflict):
+    """There is nothing to prove."""
+
+
+class AccountFrozen(Conflict):
+    """The account is under review: nothing of it can be changed."""
+
+
+class DerivLoginNotFound(NotFound):
+    """No Deriv login is bound."""
+
+
+class DerivLoginTaken(Conflict):
+    """This Deriv account is another customer's: one account, one customer."""
+
+
+class DerivNameMismatch(Unprocessable):
+    """Deriv knows the account's holder by a name that isn't the customer's."""
+
+
+class DerivLoginUnsuitable(Unprocessable):
+    """A demo account, or one in a currency that PenPay does not pay out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """An e-mail address in lower case. `str` and `repr` are masked."""
+
+    address: str
+
+    def __post_init__(self) -> None:
+        plain = self.address.isascii() and len(self.address) <= 254 and self.address == self.address.lower()
+        if not (plain and re.fullmatch(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[a-z0-9-]+(\.[a-z0-9-]+)+", self.address)):
+            raise InvalidEmail("give an e-mail address, as in name@example.org")
+
+    @classmethod
+    def parse(cls, text: str) -> "Email":
+        """Ignores case and surrounding space. Raises `InvalidEmail`."""
+        return cls(text.strip().lower())
+
+    def __str__(self) -> str:
+        name, _, host = self.address.partition("@")
+        return f"{name[:1]}****@{host}"
+
+    def __repr__(self) -> str:
+        return f"Email({self})"
+
+
+def full_name(text: str) -> str:
+    """A name of two words at least, with single spaces. Raises `InvalidName`."""
+    name = " ".join(text.split())
+    if not (len(name.split()) >= 2 and len(name) <= 120 and all(c.isprintable() for c in name)):
+        raise InvalidName(
+            "give the full name as in the identity document, at least two words and at most 120 characters"
+        )
+    return name
+
+
+@dataclass(kw_only=True, eq=False)
+class Device:
+    """What a customer signs in from. `slot` is its place under the device limit, `secret_hash` proves its cookie."""
+
+    id: DeviceId
+    client_id: str
+    name: str
+    platform: str
+    secret_hash: str = field(repr=False)
+    slot: int | None
+    created_at: datetime
+    last_seen_at: datetime
+    revoked_at: datetime | None = None
+
+    def shown(self) -> dict[str, str]:
+        """As the customer is told of it."""
+        return {"id": self.client_id, "name": self.name, "platform": self.platform}
+
+
+@dataclass(kw_only=True, eq=False)
+class DerivBinding:
+    """A Deriv account that its token proved to be the customer's; `token` is None once it was stored."""
+
+    id: UUID
+    platform: DerivPlatform
+    account: str = field(repr=False)
+    currency: str
+    full_name: str = field(repr=False)
+    name_matches: bool
+    token: str | None = field(repr=False, default=None)
+    bound_at: datetime
+    checked_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class User(Aggregate):
+    """Somebody who may sign in; what it `notes` becomes audit rows in the commit of the state."""
+
+    id: UserId
+    phone: Phone | None
+    email: Email | None
+    full_name: str = field(repr=False)
+    password_hash: str = field(repr=False)
+    created_at: datetime
+    is_active: bool = True
+    frozen_at: datetime | None = None
+    token_epoch: int = 0
+    phone_verified_at: datetime | None = None
+    email_verified_at: datetime | None = None
+    kyc: Kyc = field(default_factory=Kyc)
+    devices: list[Device] = field(default_factory=list)  # the active ones, and those revoked since it was loaded
+    deriv_login: DerivBinding | None = None  # the active one, or one revoked since it was loaded
+    notes: list[AuditRecord] = field(default_factory=list, init=False, repr=False)
+
+    @classmethod
+    def register(cls, id: UserId, phone: Phone, email: Email, name: str, password_hash: str, *, at: datetime) -> "User":
+        """A new customer, of whom nothing is proven yet."""
+        user = cls(
+            id=id, phone=phone, email=email, full_name=full_name(name), password_hash=password_hash, created_at=at
+        )
+        user.record(UserRegistered(user_id=id, occurred_at=at))
+        user.note("user.registered", at=at)
+        return user
+
+    def note(
+        self, action: str, *, at: datetime, before: str = "", after: str = "", why: str = "", **details: str
+    ) -> None:
+        """Adds an audit row about this user. No personal data in it."""
+        self.notes.append(AuditRecord(action, "user", str(self.id), at, before, after, why, details))
+
+    def pull_notes(self) -> list[AuditRecord]:
+        """Hands over the audit rows since the last call."""
+        notes, self.notes = self.notes, []
+        return notes
+
+    def phone_proven(self, phone: Phone, *, at: datetime) -> None:
+        """A code sent to `phone` came back; a number since changed proves nothing. Raises `PhoneAlreadyVerified`."""
+        self.refuse_proven_phone()
+        if phone == self.phone:
+            self.phone_verified_at = at
+            self.note("user.phone_verified", at=at)
+
+    def refuse_proven_phone(self) -> None:
+        """Raises `PhoneAlreadyVerified` when there is nothing to prove."""
+        if self.phone is None or self.phone_verified_at is not None:
+            raise PhoneAlreadyVerified("the phone number is verified already")
+
+    # devices and sessions
+
+    def active_devices(self) -> list[Device]:
+        """Those that hold a slot, oldest first."""
+        return sorted((d for d in self.devices if d.revoked_at is None), key=lambda d: d.created_at)
+
+    def recognise(self, device: UUID, secret_hash: str, *, at: datetime) -> Device | None:
+        """The active device whose cookie this is, now seen."""
+        for known in self.active_devices():
+            if known.id == device and known.secret_hash == secret_hash:
+                known.last_seen_at = at
+                return known
+        return None
+
+    def enrol(self, device: Device, *, limit: int) -> Device:
+        """Gives `device` the first free slot. A device of the same client id gives up its own: its cookie was lost.
+
+        Raises `DeviceLimitReached`.
+        """
+        for known in self.active_devices():
+            if known.client_id == device.client_id:
+                self.revoke(known, at=device.created_at, why="enrolled anew")
+        taken = {known.slot for known in self.active_devices()}
+        free = [slot for slot in range(1, limit + 1) if slot not in taken]
+        if not free:
+            raise DeviceLimitReached(
+                f"you are signed in on {limit} devices already: remove one of them first, from one of them",
+                devices=[
+                    known.shown() | {"last_seen_at": known.last_seen_at.isoformat().replace("+00:00", "Z")}
+                    for known in self.active_devices()
+                ],
+            )
+        device.slot = free[0]
+        self.devices.append(device)
+        self.note("device.added", at=device.created_at, device=str(device.id), platform=device.platform)
+        return device
+
+    def revoke(self, device: Device, *, at: datetime, why: str) -> None:
+        """Frees its slot; its sessions end because the device did."""
+        device.slot, device.revoked_at = None, at
+        self.note("device.revoked", at=at, why=why, device=str(device.id))
+
+    def end_all_sessions(self, *, at: datetime, why: str) -> None:
+        """Every token that was issued so far stops at once."""
+        self.token_epoch += 1
+        self.note("user.sessions_ended", at=at, why=why)
+
+    # standing
+
+    def decide_kyc(
+        self, status: KycStatus, *, tier: str | None, expires_at: datetime | None, at: datetime, why: str
+    ) -> None:
+        """Raises `IllegalKycStep`, `InvalidTier`."""
+        before, self.kyc = self.kyc, self.kyc.to(status, tier=tier, at=at, expires_at=expires_at)
+        self.note(
+            "user.kyc", at=at, before=f"{before.status} {before.tier}", after=f"{status} {self.kyc.tier}", why=why
+        )
+
+    # Deriv
+
+    def bind_deriv(self, binding: DerivBinding, *, is_virtual: bool) -> None:
+        """Deposits go to it now. Raises `DerivLoginUnsuitable`, `DerivNameMismatch`, `AccountFrozen`."""
+        if self.frozen_at is not None:
+            raise AccountFrozen("the account is under review: the Deriv login can't be changed now")
+        if is_virtual:
+            raise DerivLoginUnsuitable("this token is for a demo account: give one of your real account")
+        if binding.currency != DERIV_CURRENCY:
+            raise DerivLoginUnsuitable(
+                f"this account is not in {DERIV_CURRENCY}: give a token of your {DERIV_CURRENCY} account"
+            )
+        if not same_person(self.full_name, binding.full_name):
+            raise DerivNameMismatch(
+                "Deriv knows this account's holder by another name than yours: only your own account can be bound"
+            )
+        binding.name_matches = True
+        self.deriv_login = binding
+        self.note("deriv_login.bound", at=binding.bound_at, platform=binding.platform, deriv_login=str(binding.id))
+
+    def unbind_deriv(self, *, at: datetime) -> None:
+        """Its token is forgotten; the account stays this customer's. Raises `DerivLoginNotFound`, `AccountFrozen`."""
+        if self.deriv_login is None:
+            raise DerivLoginNotFound("no Deriv login is bound")
+        if self.frozen_at is not None:
+            raise AccountFrozen("the account is under review: the Deriv login can't be changed now")
+        self.deriv_login.revoked_at = at
+        self.note("deriv_login.unbound", at=at, deriv_login=str(self.deriv_login.id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """A customer as other contexts see one, read under the lock of the users row."""
+
+    id: UserId
+    phone: Phone | None  # the verified one
+    kyc_status: str
+    tier: str
+    is_frozen: bool
+    deriv_login: DerivLogin | None
+    deriv_name_matches: bool
+    deriv_checked_at: datetime | None
+    reveal_name: Callable[[], str] = field(repr=False)
+
+    @property
+    def full_name(self) -> str:
+        """Decrypted when it is asked for."""
+        return self.reveal_name()

@@ -1,0 +1,65 @@
+"""One-time codes: five minutes, five tries, one open at a time, and not too many of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from shared_kernel.domain.errors import Conflict, DomainError, TooManyRequests, Unprocessable
+from shared_kernel.domain.identifiers import Phone, UserId
+
+PROVE_PHONE = "prove_phone"
+TTL = timedelta(minutes=5)
+TRIES = 5
+MOST = ((3, timedelta(minutes=10)), (10, timedelta(days=1)))  # codes in a while
+
+
+class WrongCode(Unprocessable):
+    """Not the code that was sent; `extra["tries_left"]`."""
+
+
+class NoOpenCode(Conflict):
+    """No code is open: none was asked for, or it is used up, too old, or was tried too often."""
+
+
+class CodesAskedTooOften(TooManyRequests):
+    """Each code costs an SMS and gives a guesser five tries."""
+
+
+@dataclass(kw_only=True, eq=False)
+class PhoneVerification:
+    """A code that was sent to `phone`; only its HMAC is known."""
+
+    id: UUID
+    user_id: UserId
+    purpose: str
+    phone: Phone
+    code_hash: str = field(repr=False)
+    created_at: datetime
+    expires_at: datetime
+    attempts: int = 0
+    consumed_at: datetime | None = None
+    is_open: bool = True
+
+    def submit(self, right: bool, *, at: datetime) -> DomainError | None:
+        """Counts a try. The refusal, if it is refused, as a value: the try is to be stored all the same."""
+        if not self.is_open or at >= self.expires_at:
+            self.is_open = False
+            return NoOpenCode("no code is open: ask for a new one")
+        self.attempts += 1
+        if right:
+            self.consumed_at, self.is_open = at, False
+            return None
+        self.is_open = self.attempts < TRIES
+        left = TRIES - self.attempts
+        hint = f"{left} tries are left" if left else "ask for a new one"
+        return WrongCode(f"this is not the code that was sent: {hint}", tries_left=left)
+
+
+def refuse_too_many(sent: Sequence[datetime], *, at: datetime) -> None:
+    """Raises `CodesAskedTooOften` when another code would be one too many; `sent` holds when codes were sent."""
+    for most, while_ in MOST:
+        recent = sorted(when for when in sent if when > at - while_)
+        if len(recent) >= most:
+            wait = (recent[-most] + while_ - at).total_seconds()
+            raise CodesAskedTooOften("too many codes were asked for: wait, then ask again", retry_after=int(wait) + 1)

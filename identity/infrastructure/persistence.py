@@ -1,0 +1,387 @@
+"""Identity's repositories over Django, and the directory in which other contexts look customers up."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from identity import models
+from identity.domain.kyc import Kyc, KycStatus
+from identity.domain.ports import AccessClaims
+from identity.domain.session import RefreshToken, Session
+from identity.domain.user import (
+    AlreadyRegistered,
+    Customer,
+    DerivBinding,
+    DerivLoginTaken,
+    Device,
+    Email,
+    InvalidEmail,
+    User,
+    UserNotFound,
+)
+from identity.domain.verification import PhoneVerification
+from shared_kernel.domain.identifiers import DeviceId, InvalidPhone, Phone, UserId
+from shared_kernel.domain.ports import AuditLog, Clock, OutboxRepository
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.infrastructure.encryption import blind_index
+
+
+def phone_index(phone: Phone) -> str:
+    """What a phone number is found by."""
+    return blind_index("users.phone", phone.number)
+
+
+def email_index(email: Email) -> str:
+    """What an e-mail address is found by."""
+    return blind_index("users.email", email.address)
+
+
+def known_by(identifier: Phone | Email) -> dict[str, str]:
+    """The filter that finds its user."""
+    if isinstance(identifier, Phone):
+        return {"phone_index": phone_index(identifier)}
+    return {"email_index": email_index(identifier)}
+
+
+def account_index(platform: DerivPlatform, account: str) -> str:
+    """What a Deriv account is found by: nobody else can bind it."""
+    return blind_index("deriv_logins.account", f"{platform}|{account.upper()}")
+
+
+@dataclass(frozen=True)
+class DjangoUserRepository:
+    """`users`, `user_profile`, `user_compliance`, `devices`, `deriv_logins`."""
+
+    outbox: OutboxRepository
+    audit: AuditLog
+
+    def get(self, id: UserId) -> User:
+        row = (
+            models.User.objects.select_for_update()
+            .select_related("profile", "compliance", "deriv_login")
+            .filter(pk=id)
+            .first()
+        )
+        if row is None:
+            raise UserNotFound("no such user")
+        return to_domain(row, list(models.Device.objects.filter(user_id=id, revoked_at=None)))
+
+    def password_of(self, identifier: Phone | Email) -> tuple[UserId, str] | None:
+        customers = models.User.objects.filter(**known_by(identifier), is_active=True, is_staff=False)
+        row = customers.values_list("id", "password").first()
+        return None if row is None else (UserId(row[0]), row[1])
+
+    def add(self, user: User) -> None:
+        row = models.User(
+            id=user.id,
+            username=f"customer-{secrets.token_hex(12)}",
+            password=user.password_hash,
+            phone=user.phone.number if user.phone else "",
+            phone_index=phone_index(user.phone) if user.phone else None,
+            email=user.email.address if user.email else "",
+            email_index=email_index(user.email) if user.email else None,
+            created_at=user.created_at,
+        )
+        try:
+            with transaction.atomic():  # a savepoint: the caller may still write an audit row
+                row.save(force_insert=True)
+        except IntegrityError:
+            raise AlreadyRegistered("this phone number or e-mail address has an account: sign in instead") from None
+        models.Profile(user_id=user.id, full_name=user.full_name, updated_at=user.created_at).save(force_insert=True)
+        models.Compliance(user_id=user.id, kyc_status=user.kyc.status, tier=user.kyc.tier).save(force_insert=True)
+        self._tell(user)
+
+    def save(self, user: User) -> None:
+        models.User.objects.filter(pk=user.id).update(
+            password=user.password_hash,
+            is_active=user.is_active,
+            frozen_at=user.frozen_at,
+            token_epoch=user.token_epoch,
+            phone_verified_at=user.phone_verified_at,
+            email_verified_at=user.email_verified_at,
+        )
+        models.Compliance.objects.filter(pk=user.id).update(
+            kyc_status=user.kyc.status,
+            kyc_status_at=user.kyc.status_at,
+            kyc_expires_at=user.kyc.expires_at,
+            tier=user.kyc.tier,
+        )
+        for device in sorted(user.devices, key=lambda device: device.revoked_at is None):  # freed slots first
+            models.Device.objects.update_or_create(pk=device.id, defaults={"user_id": user.id} | device_columns(device))
+        if user.deriv_login is not None:
+            save_binding(user.id, user.deriv_login)
+        self._tell(user)
+
+    def _tell(self, user: User) -> None:
+        self.outbox.append(user.pull_events())
+        self.audit.append(user.pull_notes())
+
+
+def to_domain(row: models.User, devices: Sequence[models.Device]) -> User:
+    """The aggregate, from rows loaded under the users row's lock. Staff have no profile and no standing."""
+    profile, standing = getattr(row, "profile", None), getattr(row, "compliance", None)
+    binding = getattr(row, "deriv_login", None)
+    return User(
+        id=UserId(row.id),
+        phone=Phone(row.phone) if row.phone else None,
+        email=Email(row.email) if row.email else None,
+        full_name=profile.full_name if profile else "",
+        password_hash=row.password,
+        created_at=row.created_at,
+        is_active=row.is_active,
+        frozen_at=row.frozen_at,
+        token_epoch=row.token_epoch,
+        phone_verified_at=row.phone_verified_at,
+        email_verified_at=row.email_verified_at,
+        kyc=Kyc(KycStatus(standing.kyc_status), standing.tier, standing.kyc_status_at, standing.kyc_expires_at)
+        if standing
+        else Kyc(),
+        devices=[device_to_domain(device) for device in devices],
+        deriv_login=binding_to_domain(binding) if binding else None,
+    )
+
+
+def device_to_domain(row: models.Device) -> Device:
+    return Device(id=DeviceId(row.id), **{name: getattr(row, name) for name in DEVICE_COLUMNS})
+
+
+def device_columns(device: Device) -> dict[str, object]:
+    return {name: getattr(device, name) for name in DEVICE_COLUMNS}
+
+
+DEVICE_COLUMNS = (
+    "client_id",
+    "name",
+    "platform",
+    "secret_hash",
+    "slot",
+    "created_at",
+    "last_seen_at",
+    "revoked_at",
+)
+
+
+def binding_to_domain(row: models.DerivLogin) -> DerivBinding:
+    """Without the token: it is stored once, and read only by what signs in with it."""
+    return DerivBinding(
+        id=row.id,
+        platform=DerivPlatform(row.platform),
+        account=row.account,
+        currency=row.currency,
+        full_name=row.full_name,
+        name_matches=row.name_matches,
+        bound_at=row.bound_at,
+        checked_at=row.checked_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def save_binding(user: UserId, binding: DerivBinding) -> None:
+    """One active login a customer; a former one of the same customer is taken up again. Raises `DerivLoginTaken`."""
+    if binding.revoked_at is not None:
+        end_bindings(user, at=binding.revoked_at)
+    elif binding.token is not None:
+        index = account_index(binding.platform, binding.account)
+        row = models.DerivLogin.objects.filter(account_index=index).first()
+        if row is not None and row.user_id != user:
+            raise DerivLoginTaken("this Deriv account is bound by another customer")
+        end_bindings(user, at=binding.bound_at)
+        row = row or models.DerivLogin(id=binding.id, user_id=user, account_index=index)
+        row.active_for_id, row.revoked_at = user, None
+        row.platform, row.account, row.currency = binding.platform, binding.account, binding.currency
+        row.full_name, row.name_matches, row.token = binding.full_name, binding.name_matches, binding.token
+        row.bound_at, row.checked_at = binding.bound_at, binding.checked_at
+        try:
+            with transaction.atomic():
+                row.save()
+        except IntegrityError:  # both at the same moment: the unique index decides
+            raise DerivLoginTaken("this Deriv account is bound by another customer") from None
+
+
+def end_bindings(user: UserId, *, at: datetime) -> None:
+    """The active one, if any, stays the customer's, but no longer receives; its token is forgotten."""
+    models.DerivLogin.objects.filter(active_for_id=user).update(active_for=None, revoked_at=at, token="")
+
+
+@dataclass(frozen=True)
+class DjangoSessionRepository:
+    """`sessions` and `refresh_tokens`."""
+
+    def alive(self, claims: AccessClaims, *, at: datetime) -> bool:
+        row = (
+            models.Session.objects.filter(pk=claims.session_id)
+            .values_list(
+                "user_id",
+                "device_id",
+                "ended_at",
+                "expires_at",
+                "token_epoch",
+                "user__token_epoch",
+                "user__is_active",
+                "device__revoked_at",
+            )
+            .first()
+        )
+        if row is None:
+            return False
+        user_id, device_id, ended_at, expires_at, epoch, newest_epoch, is_active, revoked_at = row
+        is_theirs = (user_id, device_id) == (claims.user_id, claims.device_id)
+        is_good = ended_at is None and revoked_at is None and epoch == newest_epoch and is_active
+        return bool(is_theirs and is_good and at < expires_at)
+
+    def owner_of_token(self, hash: str) -> UserId | None:
+        owner = models.RefreshToken.objects.filter(hash=hash).values_list("family__user_id", flat=True).first()
+        return None if owner is None else UserId(owner)
+
+    def of_token(self, hash: str) -> tuple[Session, RefreshToken] | None:
+        row = models.RefreshToken.objects.select_for_update().select_related("family").filter(hash=hash).first()
+        if row is None:
+            return None
+        token = RefreshToken(id=row.id, **{name: getattr(row, name) for name in TOKEN_COLUMNS})
+        session = session_to_domain(row.family)
+        session.tokens.append(token)
+        return session, token
+
+    def get(self, id: UUID) -> Session | None:
+        row = models.Session.objects.select_for_update().filter(pk=id).first()
+        return None if row is None else session_to_domain(row)
+
+    def save(self, session: Session) -> None:
+        models.Session.objects.update_or_create(
+            pk=session.id, defaults={name: getattr(session, name) for name in SESSION_COLUMNS}
+        )
+        for token in session.tokens:
+            models.RefreshToken.objects.update_or_create(
+                pk=token.id,
+                defaults={"family_id": session.id} | {name: getattr(token, name) for name in TOKEN_COLUMNS},
+            )
+
+    def end_those_of(self, devices: Collection[DeviceId], *, at: datetime, by: str) -> None:
+        models.Session.objects.filter(device_id__in=devices, ended_at=None).update(ended_at=at, ended_by=by)
+
+
+SESSION_COLUMNS = ("user_id", "device_id", "token_epoch", "created_at", "expires_at", "ended_at", "ended_by")
+TOKEN_COLUMNS = ("hash", "created_at", "expires_at", "used_at", "replaced_by")
+
+
+def session_to_domain(row: models.Session) -> Session:
+    return Session(id=row.id, **{name: getattr(row, name) for name in SESSION_COLUMNS})
+
+
+@dataclass(frozen=True)
+class DjangoVerificationRepository:
+    """`user_phone_verification`."""
+
+    def open_one(self, user: UserId, purpose: str) -> PhoneVerification | None:
+        row = models.PhoneVerification.objects.filter(user_id=user, purpose=purpose, open=True).first()
+        if row is None:
+            return None
+        return PhoneVerification(
+            id=row.id,
+            phone=Phone(row.phone),
+            **{name: getattr(row, name) for name in VERIFICATION_COLUMNS},
+        )
+
+    def sent_since(self, user: UserId, since: datetime) -> Sequence[datetime]:
+        sent = models.PhoneVerification.objects.filter(user_id=user, created_at__gt=since)
+        return list(sent.values_list("created_at", flat=True))
+
+    def save(self, verification: PhoneVerification) -> None:
+        columns = {name: getattr(verification, name) for name in VERIFICATION_COLUMNS}
+        columns["open"] = True if verification.is_open else None
+        if not models.PhoneVerification.objects.filter(pk=verification.id).update(**columns):
+            row = models.PhoneVerification(id=verification.id, phone=verification.phone.number, **columns)
+            row.save(force_insert=True)
+
+
+VERIFICATION_COLUMNS = (
+    "user_id",
+    "purpose",
+    "code_hash",
+    "created_at",
+    "expires_at",
+    "attempts",
+    "consumed_at",
+)
+
+
+@dataclass(frozen=True)
+class DjangoUserDirectory:
+    """The customers, for other contexts."""
+
+    clock: Clock
+
+    def customer(self, user: UserId) -> Customer:
+        """Joins the caller's unit of work: one SELECT ... FOR UPDATE, so that what was checked stays true.
+
+        Raises `UserNotFound`, also for staff.
+        """
+        row = CUSTOMERS.select_for_update().filter(pk=user).first()
+        if row is None:
+            raise UserNotFound("no such customer")
+        binding: models.DerivLogin | None = getattr(row, "deriv_login", None)
+        standing, profile = row.compliance, row.profile
+        lapsed = standing.kyc_expires_at is not None and standing.kyc_expires_at <= self.clock()
+        is_expired = lapsed and standing.kyc_status == KycStatus.VERIFIED
+        return Customer(
+            id=user,
+            phone=Phone(row.phone) if row.phone and row.phone_verified_at is not None else None,
+            kyc_status=str(KycStatus.EXPIRED if is_expired else standing.kyc_status),
+            tier=standing.tier,
+            is_frozen=row.frozen_at is not None or not row.is_active,
+            deriv_login=DerivLogin(DerivPlatform(binding.platform), binding.account, binding.currency)
+            if binding
+            else None,
+            deriv_name_matches=binding is not None and binding.name_matches,
+            deriv_checked_at=binding.checked_at if binding else None,
+            reveal_name=lambda: str(profile.full_name),
+        )
+
+    def tier_of(self, user: UserId) -> str:
+        """The tier, not locked. Raises `UserNotFound`."""
+        tier = models.Compliance.objects.filter(pk=user).values_list("tier", flat=True).first()
+        if tier is None:
+            raise UserNotFound("no such customer")
+        return tier
+
+    def find(self, text: str) -> UserId | None:
+        """The customer with this phone number or e-mail address, not locked."""
+        try:
+            known = Email.parse(text) if "@" in text else Phone.parse(text)
+        except (InvalidEmail, InvalidPhone):
+            return None
+        id = models.User.objects.filter(**known_by(known), is_staff=False).values_list("id", flat=True).first()
+        return None if id is None else UserId(id)
+
+    def remember_deriv_check(self, user: UserId, login: DerivLogin, *, at: datetime) -> None:
+        """Joins the caller's unit of work: Deriv was asked about `login` at `at`, and it is as it was bound."""
+        index = account_index(login.platform, login.account)
+        models.DerivLogin.objects.filter(active_for_id=user, account_index=index, checked_at__lt=at).update(
+            checked_at=at
+        )
+
+
+CUSTOMERS = (
+    models.User.objects.filter(is_staff=False)
+    .select_related("profile", "compliance", "deriv_login")
+    .only(
+        "phone",
+        "phone_verified_at",
+        "frozen_at",
+        "is_active",
+        "profile__full_name",
+        "compliance__kyc_status",
+        "compliance__kyc_expires_at",
+        "compliance__tier",
+        "deriv_login__active_for",
+        "deriv_login__platform",
+        "deriv_login__account",
+        "deriv_login__currency",
+        "deriv_login__name_matches",
+        "deriv_login__checked_at",
+    )
+)

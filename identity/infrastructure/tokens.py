@@ -1,0 +1,159 @@
+"""Passwords (Argon2id), access tokens (JWT) and the secrets whose SHA-256 we store."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import jwt
+from django.conf import settings
+from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
+from django.contrib.auth.password_validation import UserAttributeSimilarityValidator, get_default_password_validators
+from django.core.exceptions import ValidationError
+
+from identity.domain.ports import AccessClaims
+from identity.domain.user import SignInBusy, WeakPassword
+from shared_kernel.infrastructure.encryption import blind_index
+from shared_kernel.infrastructure.persistence import new_id
+
+ALGORITHM = "HS256"
+ISSUER = "penpay"
+AUDIENCE = "penpay-api"
+HASHING_WAIT_S = 5.0
+LONGEST_PASSWORD = 128
+CONTEXT_WORDS = ("penpay", "mpesa", "m-pesa", "deriv")
+
+_hashing = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+
+
+@contextmanager
+def _a_turn() -> Iterator[None]:
+    """A hash takes a core 25 ms: half of the cores hash, so that a flood of logins leaves some to money."""
+    if not _hashing.acquire(timeout=HASHING_WAIT_S):
+        raise SignInBusy("many people are signing in just now: try again in a moment", retry_after=5)
+    try:
+        yield
+    finally:
+        _hashing.release()
+
+
+class Argon2idHasher(Argon2PasswordHasher):
+    """Argon2id at OWASP's minimum (19 MiB, two passes, one lane), with bounded concurrency. Raises `SignInBusy`."""
+
+    memory_cost = 19456
+    time_cost = 2
+    parallelism = 1
+
+    def encode(self, password: str, salt: str) -> str:
+        with _a_turn():
+            encoded: str = super().encode(password, salt)
+        return encoded
+
+    def verify(self, password: str, encoded: str) -> bool:
+        with _a_turn():
+            right: bool = super().verify(password, encoded)
+        return right
+
+
+@cache
+def _nobodys_hash() -> str:
+    return make_password(secrets.token_urlsafe(32))
+
+
+@dataclass(frozen=True)
+class Argon2Passwords:
+    """`Passwords` by Django's hashers."""
+
+    def hash(self, password: str) -> str:
+        return make_password(password)
+
+    def matches(self, password: str, encoded: str | None) -> bool:
+        if encoded is None:
+            check_password(password, _nobodys_hash())  # an unknown user takes as long as a known one
+            return False
+        return bool(check_password(password, encoded))
+
+    def refuse_weak(self, password: str, known: Collection[str]) -> None:
+        about: Any = SimpleNamespace(**{f"known_{i}": text for i, text in enumerate(known)})
+        similar = UserAttributeSimilarityValidator(user_attributes=list(vars(about)))
+        try:
+            for validator in (*get_default_password_validators(), similar):
+                validator.validate(password, about)
+        except ValidationError as weak:
+            raise WeakPassword(" ".join(weak.messages)) from None
+        if len(password) > LONGEST_PASSWORD:
+            raise WeakPassword(f"a password has at most {LONGEST_PASSWORD} characters")
+        if any(word in password.lower() for word in CONTEXT_WORDS):
+            raise WeakPassword("a password does not hold the name of the service it is for")
+
+
+@cache
+def _ring(keys: str) -> dict[str, bytes]:
+    pairs = (part.strip().partition(":") for part in keys.split(",") if part.strip())
+    return {key_id: bytes.fromhex(key) for key_id, _, key in pairs}
+
+
+@dataclass(frozen=True)
+class JwtAccessTokens:
+    """JWTs: HS256 only, signed with the first key of `JWT_SIGNING_KEYS`, read with the key that `kid` names."""
+
+    def issue(self, claims: AccessClaims, *, at: datetime) -> str:
+        key_id, key = next(iter(_ring(settings.JWT_SIGNING_KEYS).items()))
+        payload = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "typ": "access",
+            "jti": str(new_id()),
+            "nbf": int(at.timestamp()),
+            "exp": int((at + timedelta(seconds=settings.JWT_ACCESS_TTL)).timestamp()),
+            "sub": str(claims.user_id),
+            "sid": str(claims.session_id),
+            "did": str(claims.device_id),
+        }
+        return jwt.encode(payload, key, algorithm=ALGORITHM, headers={"kid": key_id})
+
+    def read(self, token: str) -> AccessClaims | None:
+        try:
+            key = _ring(settings.JWT_SIGNING_KEYS)[jwt.get_unverified_header(token)["kid"]]
+            payload: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                issuer=ISSUER,
+                audience=AUDIENCE,
+                options={"require": ["iss", "aud", "exp", "nbf", "jti", "sub"]},
+            )
+            if payload["typ"] != "access":
+                return None
+            return AccessClaims(UUID(payload["sub"]), UUID(payload["sid"]), UUID(payload["did"]))
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class RandomSecrets:
+    """`Secrets` from the system's random source."""
+
+    def token(self) -> str:
+        return secrets.token_urlsafe(32)
+
+    def code(self) -> str:
+        return f"{secrets.randbelow(10**6):06d}"
+
+    def fingerprint(self, token: str) -> str:
+        return hashlib.sha256(token.encode()).hexdigest()
+
+    def code_fingerprint(self, verification: UUID, code: str) -> str:
+        return blind_index("user_phone_verification.code", f"{verification}|{code}")
+
+    def same(self, a: str, b: str) -> bool:
+        return hmac.compare_digest(a, b)

@@ -1,0 +1,47 @@
+"""What a customer is shown of themselves."""
+
+from typing import Any
+from uuid import UUID
+
+from identity import models
+
+
+def me(user_id: UUID) -> dict[str, Any] | None:
+    """The account, in clear, for its owner's eyes only; None when there is no such customer. One query."""
+    row = models.User.objects.select_related("profile", "compliance", "deriv_login").filter(pk=user_id).first()
+    if row is None or not hasattr(row, "profile"):
+        return None
+    return {
+        "id": str(row.id),
+        "phone": f"+{row.phone}",
+        "phone_verified": row.phone_verified_at is not None,
+        "email": row.email,
+        "email_verified": row.email_verified_at is not None,
+        "full_name": row.profile.full_name,
+        "kyc": {"status": row.compliance.kyc_status, "tier": row.compliance.tier},
+        "deriv_login_bound": getattr(row, "deriv_login", None) is not None,
+        "created_at": row.created_at,
+    }
+
+
+def deriv_login_of(user_id: UUID) -> dict[str, Any] | None:
+    """The Deriv login that deposits go to; None when none is bound."""
+    row = models.DerivLogin.objects.filter(active_for_id=user_id).first()
+    if row is None:
+        return None
+    return {"platform": row.platform, "account": row.account, "currency": row.currency, "name": row.full_name}
+
+
+def devices_of(user_id: UUID) -> list[dict[str, Any]]:
+    """The active devices, oldest first."""
+    rows = models.Device.objects.filter(user_id=user_id, revoked_at=None).order_by("created_at")
+    return [
+        {
+            "id": row.client_id,
+            "name": row.name,
+            "platform": row.platform,
+            "created_at": row.created_at,
+            "last_seen_at": row.last_seen_at,
+        }
+        for row in rows
+    ]

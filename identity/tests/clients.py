@@ -1,0 +1,49 @@
+"""A REST client that behaves like a browser: cookies by path, and the CSRF token repeated in its header."""
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.test import Client
+
+from identity.tests.factories import PASSWORD
+
+API = "/api/v1/"
+REFRESH_PATH = "/api/v1/auth"
+
+
+class Browser:
+    """One device. `cookies` may be read and changed by a test."""
+
+    def __init__(self) -> None:
+        self.http = Client(enforce_csrf_checks=True)
+        self.cookies = self.http.cookies
+        self.get("auth/csrf")
+
+    def get(self, path: str) -> HttpResponse:
+        """Path below `/api/v1/`."""
+        return self.http.get(API + path)
+
+    def post(self, path: str, body: Any = None, *, csrf: bool = True) -> HttpResponse:
+        """`body` as JSON."""
+        headers = {"X-CSRFToken": self.cookies["csrftoken"].value} if csrf else {}
+        return self.http.post(API + path, body if body is not None else {}, "application/json", headers=headers)
+
+    def delete(self, path: str) -> HttpResponse:
+        """With the CSRF header."""
+        return self.http.delete(API + path, headers={"X-CSRFToken": self.cookies["csrftoken"].value})
+
+    def sign_in(self, identifier: str, password: str = PASSWORD, device: str = "phone-1") -> HttpResponse:
+        """`device` is the id that the device goes by."""
+        shown = {"id": device, "name": "Amina's phone", "platform": "android"}
+        return self.post("auth/login", {"identifier": identifier, "password": password, "device": shown})
+
+    def is_signed_in(self) -> bool:
+        """Whether `GET me` lets it in."""
+        return self.get("me").status_code == 200
+
+    def twin(self) -> "Browser":
+        """Somebody with the same cookies, at this moment."""
+        twin = Browser()
+        for name, morsel in self.cookies.items():
+            twin.cookies[name] = morsel.value
+        return twin

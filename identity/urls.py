@@ -1,0 +1,20 @@
+"""Where the REST edge of identity is found, under `/api/v1/`."""
+
+from django.urls import path
+
+from identity.api import views
+
+urlpatterns = [
+    path("auth/csrf", views.Csrf.as_view()),
+    path("auth/register", views.Registrations.as_view()),
+    path("auth/login", views.Login.as_view()),
+    path("auth/refresh", views.Refresh.as_view()),
+    path("auth/logout", views.Logout.as_view()),
+    path("auth/logout-all", views.LogoutAll.as_view()),
+    path("me", views.Me.as_view()),
+    path("me/devices", views.Devices.as_view()),
+    path("me/devices/<str:id>", views.DeviceDetail.as_view()),
+    path("me/phone-verification", views.PhoneVerification.as_view()),
+    path("me/phone-verification/confirm", views.PhoneConfirmation.as_view()),
+    path("me/deriv-login", views.DerivLogin.as_view()),
+]
