@@ -3,10 +3,10 @@
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from shared_kernel.application.delivery import Delivery, Relay, Subscriptions, retry_after
+from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
 from shared_kernel.infrastructure.broker import CeleryBroker
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
-from shared_kernel.infrastructure.outbox import DjangoOutboxQueue
+from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoIdempotencyKeys,
@@ -17,7 +17,7 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from shared_kernel.queries import oldest_waiting, outbox_state
+from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events
 
 __all__ = [
     "BlindIndexField",
@@ -25,13 +25,16 @@ __all__ = [
     "acting_as",
     "audit",
     "current_context",
+    "dead_letters",
     "delivery",
+    "event",
     "lock_lost",
     "new_id",
     "now",
     "oldest_waiting",
     "outbox_queue",
     "outbox_state",
+    "parked_events",
     "relay",
     "subscriptions",
     "unit_of_work",
@@ -47,4 +50,5 @@ def subscriptions() -> Subscriptions:
 audit = DjangoAuditLog()
 outbox_queue = DjangoOutboxQueue(retry_after)
 relay = Relay(outbox_queue, CeleryBroker(), subscriptions)
+dead_letters = DeadLetters(DjangoParkedEvents(), audit, unit_of_work, now)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

@@ -49,8 +49,8 @@ class UuidField(UuidFieldBase):
 class DomainEvent(models.Model):
     """An event in the outbox. All but the delivery columns are immutable; `seq` gives the order within one aggregate.
 
-    `published_at` is NULL while it waits for the relay. `next_attempt_at` on a published event says when it is published again
-    unless it was delivered by then: set by a failure, and from the start where a subscriber must not miss it.
+    `published_at` is NULL while it waits for the relay. `next_attempt_at` on a published event says when it is published
+    again unless it was delivered by then: set by a failure, and from the start where a subscriber must not miss it.
     """
 
     seq = models.BigAutoField(primary_key=True)

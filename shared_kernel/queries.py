@@ -1,7 +1,9 @@
-"""The kernel's read side: how the outbox is doing."""
+"""The kernel's read side: how the outbox is doing, and which events are parked."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from shared_kernel import models
 
@@ -28,3 +30,15 @@ def oldest_waiting() -> datetime | None:
     """When the event that waits longest for the relay happened; `None` when nothing waits."""
     waiting = models.DomainEvent.objects.filter(published_at=None)  # one condition: more would walk the whole table
     return waiting.order_by("seq").values_list("occurred_at", flat=True).first()
+
+
+def parked_events(most: int) -> list[dict[str, Any]]:
+    """The parked events that nobody has discarded, oldest first; `error` is the last line of the traceback."""
+    rows = models.DomainEvent.objects.filter(parked_at__isnull=False, discarded_at=None).order_by("seq")
+    fields = ("id", "type", "aggregate_id", "occurred_at", "parked_at", "attempts", "error")
+    return [row | {"error": row["error"].strip().rpartition("\n")[2]} for row in rows.values(*fields)[:most]]
+
+
+def event(id: UUID) -> dict[str, Any] | None:
+    """All that is known of one event, its traceback included."""
+    return models.DomainEvent.objects.filter(id=id).values().first()

@@ -38,7 +38,7 @@ def drain() -> int | None:
 
 @shared_task(bind=True)  # type: ignore[untyped-decorator]
 def deliver_events(self: Any, *, type_name: str, events: list[dict[str, Any]]) -> None:
-    """`events` of one type, each with `id`, `aggregate_id`, `payload` and `context`, to the subscribers of that type."""
+    """`events` of one type (`id`, `aggregate_id`, `payload` as JSON text, `context`) to its subscribers."""
     letters = [
         Letter(
             UUID(event["id"]), type_name, UUID(event["aggregate_id"]), event["payload"], Context.known(event["context"])

@@ -14,15 +14,28 @@ An event that fails is delivered again after a while, and parked after its retri
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.events import Event
-from shared_kernel.domain.ports import ActingAs, Broker, Context, IdempotencyKeys, Letter, OutboxQueue, UnitOfWork
+from shared_kernel.domain.ports import (
+    ActingAs,
+    AuditLog,
+    AuditRecord,
+    Broker,
+    Clock,
+    Context,
+    IdempotencyKeys,
+    Letter,
+    OutboxQueue,
+    ParkedEvents,
+    Selection,
+    UnitOfWork,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +46,7 @@ LONGEST_WAIT_S = 300
 CONFIRM_WITHIN = timedelta(
     minutes=5
 )  # for events that a subscriber must not miss: published again if not delivered by then
+REPLAYED_AT_ONCE = 1000
 
 Handler: TypeAlias = Callable[[Sequence[Event]], None]
 
@@ -199,3 +213,45 @@ def common(contexts: Sequence[Context]) -> Context:
         address=addresses.pop() if len(addresses) == 1 else "",
         request_id=request_ids.pop() if len(request_ids) == 1 else "",
     )
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """What staff may do with events: deliver them again, or let a parked one rest. Each is an audit row."""
+
+    outbox: ParkedEvents
+    audit: AuditLog
+    unit_of_work: UnitOfWork
+    clock: Clock
+
+    def retry(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `ids` that were parked or discarded, now due with all their retries before them."""
+        with self.unit_of_work():
+            return self._told("event.retried", self.outbox.release(ids))
+
+    def discard(self, ids: Sequence[UUID], why: str) -> list[UUID]:
+        """Those of `ids` that were parked, now discarded: they stay parked and are no longer listed."""
+        with self.unit_of_work():
+            return self._told("event.discarded", self.outbox.discard(ids, at=self.clock()), why)
+
+    def replay(self, selected: Selection) -> Iterator[int]:
+        """Has the selected events published again, but for parked ones; yields how many so far, after each commit."""
+        replayed, after = 0, 0
+        while True:
+            with self.unit_of_work():
+                count, after = self.outbox.republish(selected, after=after, most=REPLAYED_AT_ONCE)
+                if not count:
+                    self._note_replay(selected, replayed)
+                    return
+            replayed += count
+            yield replayed
+
+    def _note_replay(self, selected: Selection, replayed: int) -> None:
+        if replayed:
+            details = {name: str(value) for name, value in asdict(selected).items() if value} | {"events": replayed}
+            target = str(selected.id or "domain_events")
+            self.audit.append([AuditRecord("event.replayed", "event", target, self.clock(), details=details)])
+
+    def _told(self, action: str, ids: list[UUID], why: str = "") -> list[UUID]:
+        self.audit.append(AuditRecord(action, "event", str(id), self.clock(), why=why) for id in ids)
+        return ids

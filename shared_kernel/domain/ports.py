@@ -160,6 +160,32 @@ class OutboxQueue(Protocol):
         """Counts an attempt: the event is due again after a while, or parked with its traceback."""
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Events by what is given of id, type, and time of occurrence from `since` to before `until`."""
+
+    id: UUID | None = None
+    type: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class ParkedEvents(Protocol):
+    """What staff change about the delivery of events, in the caller's unit of work."""
+
+    def count(self, selected: Selection) -> int:
+        """How many `republish` would take in all."""
+
+    def release(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `ids` that are parked, now due at once, with no attempt counted."""
+
+    def discard(self, ids: Sequence[UUID], *, at: datetime) -> list[UUID]:
+        """Those of `ids` that are parked and not discarded, now discarded."""
+
+    def republish(self, selected: Selection, *, after: int, most: int) -> tuple[int, int]:
+        """Has the next `most` after `after` published again, but for parked ones; how many, and where it came to."""
+
+
 class Broker(Protocol):
     """Where messages to the workers go."""
 

@@ -58,10 +58,10 @@ def _plain(letter: Letter) -> dict[str, Any]:
 
 
 class Wake:
-    """Asks for a relay soon after `wake()`, from a thread of its own: coalesced, best effort, never in the caller's way.
+    """Asks for a relay soon after it is called, from a thread of its own: coalesced, never in the caller's way.
 
-    A commit within `WAKE_EVERY_S` of the last message waits for the next one. While the broker can't be reached wakes are
-    dropped: beat asks every second. A message that waits in the relay's queue answers for all commits before it is taken.
+    A commit within `WAKE_EVERY_S` of the last message waits for the next one. While the broker can't be reached wakes
+    are dropped: beat asks every second. A message that waits in its queue serves all commits until it is taken.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Wake:
                 channel = channel or _connected()
                 _ask_for_relay(channel)
                 time.sleep(WAKE_EVERY_S)
-            except Exception:  # noqa: BLE001 - nobody waits for a wake, and beat stands in for it
+            except Exception:  # nobody waits for a wake, and beat stands in for it
                 log.debug("wake_dropped", exc_info=True)
                 _close(channel)
                 channel = None
@@ -105,7 +105,7 @@ def _close(channel: Any) -> None:
     try:
         if channel is not None:
             channel.connection.client.close()
-    except Exception:  # noqa: BLE001 - it was broken before
+    except Exception:  # it was broken before
         log.debug("wake_connection_lost", exc_info=True)
 
 

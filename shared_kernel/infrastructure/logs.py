@@ -27,8 +27,11 @@ PATTERNS = (
     (re.compile(r"(/cb/\w{1,2}/)[\w-]+"), r"\1[token]"),  # the secret in a callback's address
     (re.compile(r"(\w://[^\s:/@]*):[^\s@/]+@"), r"\1:[password]@"),
     (re.compile(r"(Duplicate entry )'.*?'( for key)"), r"\1[value]\2"),  # MySQL quotes what was to be stored
-    (re.compile(r"((?:password|secret|token|api_?key|pin|otp)['\"]?\s*[=:]\s*)['\"]?[^\s'\",}&]+", re.IGNORECASE), r"\1[hidden]"),
-)  # fmt: skip
+    (
+        re.compile(r"((?:password|secret|token|api_?key|pin|otp)['\"]?\s*[=:]\s*)['\"]?[^\s'\",}&]+", re.IGNORECASE),
+        r"\1[hidden]",
+    ),
+)
 
 
 def redact(text: str) -> str:
@@ -58,7 +61,7 @@ def formatter() -> logging.Formatter:
 
 
 def _who(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Adds actor, request and, where a single aggregate is worked on, its id. Django logs before models can be loaded."""
+    """Adds actor, request and, where a single aggregate is worked on, its id. Django logs before it has models."""
     if apps.models_ready:
         from shared_kernel.infrastructure.persistence import current_context, current_target
 

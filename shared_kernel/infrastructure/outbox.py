@@ -16,7 +16,7 @@ from django.db.models import Case, QuerySet, TextField, Value, When
 from django.db.models.functions import Cast
 
 from shared_kernel import models
-from shared_kernel.domain.ports import Clock, Context, Letter
+from shared_kernel.domain.ports import Clock, Context, Letter, Selection
 from shared_kernel.infrastructure.logs import redact
 from shared_kernel.infrastructure.persistence import now
 
@@ -106,6 +106,48 @@ def _skips() -> bool:
     return bool(connection.features.has_select_for_update_skip_locked)
 
 
+@dataclass(frozen=True)
+class DjangoParkedEvents:
+    """Staff's side of the delivery columns."""
+
+    def count(self, selected: Selection) -> int:
+        return _selected(selected).count()
+
+    def release(self, ids: Sequence[UUID]) -> list[UUID]:
+        found = self._parked(ids)
+        models.DomainEvent.objects.filter(id__in=found).update(
+            parked_at=None, discarded_at=None, published_at=None, next_attempt_at=None, attempts=0
+        )
+        return found
+
+    def discard(self, ids: Sequence[UUID], *, at: datetime) -> list[UUID]:
+        found = self._parked(ids, discarded_at=None)
+        models.DomainEvent.objects.filter(id__in=found).update(discarded_at=at)
+        return found
+
+    def republish(self, selected: Selection, *, after: int, most: int) -> tuple[int, int]:
+        events = _selected(selected).filter(seq__gt=after).order_by("seq").select_for_update()
+        seqs = list(events.values_list("seq", flat=True)[:most])
+        models.DomainEvent.objects.filter(seq__in=seqs).update(published_at=None, next_attempt_at=None, attempts=0)
+        return len(seqs), seqs[-1] if seqs else after
+
+    @staticmethod
+    def _parked(ids: Sequence[UUID], **conditions: Any) -> list[UUID]:
+        events = models.DomainEvent.objects.filter(id__in=ids, parked_at__isnull=False, **conditions)
+        return list(events.order_by("seq").select_for_update().values_list("id", flat=True))
+
+
+def _selected(selected: Selection) -> "QuerySet[models.DomainEvent]":
+    """Those that a replay would publish again."""
+    given = {
+        "id": selected.id,
+        "type": selected.type,
+        "occurred_at__gte": selected.since,
+        "occurred_at__lt": selected.until,
+    }
+    return models.DomainEvent.objects.filter(parked_at=None, **{name: value for name, value in given.items() if value})
+
+
 # One condition each, so that no optimizer prefers to walk through the whole table: a parked event is neither.
 def _unpublished() -> "QuerySet[models.DomainEvent]":
     return models.DomainEvent.objects.filter(published_at=None)
@@ -117,7 +159,7 @@ def _due(at: datetime) -> "QuerySet[models.DomainEvent]":
 
 
 def _locked(events: "QuerySet[models.DomainEvent]") -> Any:
-    """Rows for `_letter`. JSON stays text: taking it apart to put it together again would be half of the relay's work."""
+    """Rows for `_letter`. JSON stays text: to parse it and write it again would be half of the relay's work."""
     rows = events.order_by("seq").select_for_update(skip_locked=_skips())
     rows = rows.annotate(payload_text=Cast("payload", TextField()), context_text=Cast("context", TextField()))
     return rows.values_list("seq", "id", "type", "aggregate_id", "payload_text", "context_text")
