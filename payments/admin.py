@@ -171,7 +171,7 @@ class FloatAccountAdmin(ReadOnlyAdmin):
 class FloatReservationAdmin(ReadOnlyAdmin):
     """Money promised to one Transaction, in minor units of the account."""
 
-    list_display = ("transaction_id", "float_account", "amount", "created_at", "released_at")
+    list_display = ("created_at", "transaction", "float_account", "amount", "released_at")
     find_by = ("transaction_id",)
     ordering = ("-transaction_id",)
     transaction = linked("transaction", "transaction_id")
