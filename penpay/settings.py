@@ -1,7 +1,7 @@
 """All settings, read once from the environment (`.env.example` lists each with its meaning).
 
-`APP_ENV` is `development`, `testing`, `demo` or `production`. In `production` a missing, weak, shared or demo value stops the
-start with a line that names it; elsewhere harmless defaults serve.
+`APP_ENV` is `development`, `testing`, `demo` or `production`. In `production` a missing, weak, shared or demo value
+stops the start with a line that names it; elsewhere harmless defaults serve.
 """
 
 import hashlib
@@ -24,7 +24,10 @@ LOCAL = APP_ENV in {"development", "demo", "testing"}
 
 
 def required(name: str, default: str, *, least: int = 1) -> str:
-    """The setting, or `default` outside production. Raises `ImproperlyConfigured` when production lacks it or has a weak one."""
+    """The setting, or `default` outside production.
+
+    Raises `ImproperlyConfigured` when production lacks it or has a weak one.
+    """
     value: str = env.str(name, default="" if PRODUCTION else default)
     if PRODUCTION and (len(value) < least or value == default):
         raise ImproperlyConfigured(
@@ -58,7 +61,10 @@ LOCK_WAIT_S = env.int("DATABASE_LOCK_WAIT_S", default=1 if APP_ENV == "testing" 
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's entry for `url`: READ COMMITTED and strict mode on MySQL and MariaDB, WAL and BEGIN IMMEDIATE on SQLite."""
+    """Django's entry for `url`:
+
+    READ COMMITTED and strict mode on MySQL and MariaDB, WAL and BEGIN IMMEDIATE on SQLite.
+    """
     config: dict[str, Any] = environ.Env.db_url_config(url)
     options = config.setdefault("OPTIONS", {})
     if "mysql" in config["ENGINE"]:
@@ -287,16 +293,6 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],
-    "APPEND_COMPONENTS": {
-        "securitySchemes": {
-            "csrf": {
-                "type": "apiKey",
-                "in": "header",
-                "name": "X-CSRFToken",
-                "description": "The value of the `csrftoken` cookie, which `GET auth/csrf` sets.",
-            }
-        }
-    },
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -54,9 +54,8 @@ class ProblemSchema(AutoSchema):
         return operation
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Cookies, and for unsafe methods the CSRF header beside them."""
-        csrf: dict[str, list[str]] = {"csrf": []} if self.method in self.unsafe else {}
-        return [{**scheme, **csrf} for scheme in super().get_auth()] or [csrf]
+        """What an unsafe method needs beside a sign-in, it needs without one as well: nothing is "optional" there."""
+        return [scheme for scheme in super().get_auth() if scheme or self.method not in self.unsafe]
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
         schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
