@@ -38,7 +38,7 @@ class Registration:
 
     def register(self, command: Register) -> UserId:
         """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`."""
-        known = (command.phone.number, command.email.address, command.full_name)
+        known = (command.phone.number, command.phone.number[3:], command.email.address, command.full_name)
         self.passwords.refuse_weak(command.password, known)
         user = User.register(
             UserId(self.ids()),
