@@ -17,9 +17,14 @@ def django_db_setup(django_db_setup, django_db_blocker):
     from django.test import TransactionTestCase
 
     from shared_kernel.tests.reset import remember_rows_of_migrations, reset_database
+    from wallet.infrastructure.persistence import forget_accounts
+
+    def reset(case):
+        reset_database()
+        forget_accounts()
 
     with django_db_blocker.unblock():
         remember_rows_of_migrations()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda case: reset_database())
+        patch.setattr(TransactionTestCase, "_fixture_teardown", reset)
         yield

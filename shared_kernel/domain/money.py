@@ -56,7 +56,7 @@ class Money:
         whole, point, fraction = text.partition(".") if isinstance(text, str) else ("", "", "")
         sign = -1 if whole.startswith("-") else 1
         whole = whole.removeprefix("-")
-        plain = whole.isascii() and whole.isdigit() and len(whole) <= 13
+        plain = whole.isascii() and whole.isdigit() and len(whole) <= 14
         exact = not point or (fraction.isascii() and fraction.isdigit() and len(fraction) <= currency.digits)
         if not (plain and exact):
             raise InvalidAmount(f"write the amount with at most {currency.digits} decimals, as in '1300.00'")

@@ -52,7 +52,8 @@ _ENTRY = (
 _BALANCE = "account_id, slot, credit_balance"
 _known: set[UUID] = set()  # accounts that are committed
 _thread = threading.local()
-_threads = itertools.count()
+_seats_taken: set[int] = set()
+_seats_lock = threading.Lock()
 
 Row = tuple[Any, ...]
 
@@ -207,10 +208,21 @@ def _change_balances(changed: dict[Account, int]) -> None:
 
 def _own_slot() -> int:
     """The slot of house accounts that this thread writes: neighbouring threads and processes have different ones."""
-    number = getattr(_thread, "number", None)
-    if number is None:
-        number = _thread.number = next(_threads)
-    return 1 + (os.getpid() + int(number)) % HOUSE_SLOTS
+    if not hasattr(_thread, "seat"):
+        _thread.seat = Seat()
+    return 1 + (os.getpid() + int(_thread.seat.number)) % HOUSE_SLOTS
+
+
+class Seat:
+    """The lowest number that no other living thread of this process has; given back when the thread ends."""
+
+    def __init__(self) -> None:
+        with _seats_lock:
+            self.number = next(number for number in itertools.count() if number not in _seats_taken)
+            _seats_taken.add(self.number)
+
+    def __del__(self) -> None:
+        _seats_taken.discard(self.number)
 
 
 def _insert(table: str, columns: str, rows: Sequence[Row], end: str = "") -> None:

@@ -3,7 +3,7 @@ from hypothesis import given, strategies as st
 
 from shared_kernel.domain.money import Currency, CurrencyMismatch, Money
 from wallet.domain.ledger import Account, AccountKind, Entry, InvalidEntry, Side, changes, house
-from wallet.tests.builders import DERIV, MPESA, SUSPENSE, kes, usd
+from wallet.tests.factories import DERIV, MPESA, SUSPENSE, kes, usd
 
 accounts = st.builds(Account, st.sampled_from(AccountKind), st.just(Currency.KES), st.sampled_from(["", "a", "b"]))
 

@@ -19,7 +19,7 @@ from wallet.domain.ledger import (
 from wallet.facade import account_history, balances_of, entries_of, ledger, snapshot, trial_balance, verify_ledger
 from wallet.infrastructure.persistence import forget_accounts
 from wallet.models import LedgerAccount, LedgerBalance, LedgerEntry
-from wallet.tests.builders import (
+from wallet.tests.factories import (
     AGENT,
     AT,
     DERIV,

@@ -14,7 +14,7 @@ from wallet.facade import entries_of, ledger, verify_ledger
 from wallet.infrastructure.guards import GUARDS
 from wallet.infrastructure.persistence import forget_accounts
 from wallet.models import LedgerEntry
-from wallet.tests.builders import AT, DERIV, SUSPENSE, a_received_deposit, kes, post, send
+from wallet.tests.factories import AT, DERIV, SUSPENSE, a_received_deposit, kes, post, send
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = [field.column for field in LedgerEntry._meta.concrete_fields if field.column != "seq"]
