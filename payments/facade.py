@@ -38,9 +38,10 @@ audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
 limits = Limits(DjangoLimitBook())
 timing = replace(Timing(), scale=settings.SAGA_TIME_SCALE, login_fresh_s=settings.DERIV_CHECK_FRESH_S)
+rates = RateTable(audit, unit_of_work)
 quotes = Quotes(
     book=DjangoQuoteBook(),
-    rates=RateTable(),
+    rates=rates,
     limits=limits,
     users=users,
     unit_of_work=unit_of_work,
@@ -83,6 +84,7 @@ __all__ = [
     "now",
     "queries",
     "quotes",
+    "rates",
     "transactions",
     "users",
 ]

@@ -1,0 +1,59 @@
+"""What a demo or a test run needs to begin with: a rate, an opening balance on the agent account, staff to look at it
+all.
+
+Safe to repeat. Refused in production.
+"""
+
+import json
+from argparse import ArgumentParser
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+
+from payments.facade import rates
+from shared_kernel.domain.errors import Conflict
+from shared_kernel.domain.money import Currency, Money
+from shared_kernel.domain.ports import Context
+from shared_kernel.facade import acting_as, now, unit_of_work
+from wallet.facade import deriv_agent, ledger
+
+RATE, MARGIN_BPS = Decimal("129.50"), 190
+STAFF, EMAIL = "admin", "admin@example.com"
+
+
+class Command(BaseCommand):
+    help = "A valid rate, the agent accounts' opening balances, and a member of staff who can sign in to /admin/."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--float", default="100000.00", help="USD on each Deriv agent account")
+        parser.add_argument("--staff-password", default="", help="also creates admin@example.com with this password")
+        parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.PRODUCTION:
+            raise CommandError("demo data is never made in production", returncode=2)
+        at = now()
+        opening = Money.parse(options["float"], Currency.USD)
+        with acting_as(Context("system:create_demo_data")):
+            rates.set_rate(
+                RATE, MARGIN_BPS, valid_from=at, valid_until=at + timedelta(days=30), set_by="demo:maker",
+                approved_by="demo:checker" )  # fmt: skip
+            for agent in settings.DERIV_AGENTS:
+                with suppress(Conflict), unit_of_work():  # posted before: it has its opening balance
+                    ledger.post_opening(
+                        deriv_agent(agent["loginid"]), opening, reference=f"demo:{agent['loginid']}", at=at
+                    )
+        staff = self._staff(options["staff_password"]) if options["staff_password"] else None
+        told = {"rate": str(RATE), "margin_bps": MARGIN_BPS, "float": options["float"], "staff": staff}
+        self.stdout.write(json.dumps(told) if options["json"] else f"Demo data is there: {told}")
+
+    def _staff(self, password: str) -> str:
+        users = get_user_model()
+        if not users.objects.filter(username=STAFF).exists():
+            users.objects.create_superuser(username=STAFF, email=EMAIL, password=password)
+        return EMAIL
