@@ -41,4 +41,5 @@ def parked_events(most: int) -> list[dict[str, Any]]:
 
 def event(id: UUID) -> dict[str, Any] | None:
     """All that is known of one event, its traceback included."""
-    return models.DomainEvent.objects.filter(id=id).values().first()
+    row = models.DomainEvent.objects.filter(id=id).values().first()
+    return dict(row) if row else None

@@ -39,6 +39,7 @@ class DjangoOutboxQueue:
 
     @contextmanager
     def claim(self, most: int, confirm: Collection[str], within: timedelta) -> Iterator[list[Letter] | None]:
+        _make_lease()
         with transaction.atomic(durable=True):
             if not _alone():
                 yield None
@@ -88,17 +89,14 @@ class DjangoOutboxQueue:
         return event.parked_at
 
 
+def _make_lease() -> None:
+    """In a commit of its own: relays that make it at once must not wait for the first one's publishing."""
+    if not models.Lease.objects.filter(name=LEASE).exists():
+        models.Lease.objects.bulk_create([models.Lease(name=LEASE, expires_at=now())], ignore_conflicts=True)
+
+
 def _alone() -> bool:
     """Whether this relay is the only one, until the transaction ends. SQLite has one writer at a time anyway."""
-    if _holds_lease():
-        return True
-    if models.Lease.objects.filter(name=LEASE).exists():
-        return False
-    models.Lease.objects.bulk_create([models.Lease(name=LEASE, expires_at=now())], ignore_conflicts=True)
-    return _holds_lease()
-
-
-def _holds_lease() -> bool:
     return bool(models.Lease.objects.select_for_update(skip_locked=_skips()).filter(name=LEASE))
 
 
