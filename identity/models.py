@@ -191,7 +191,7 @@ class DerivLogin(models.Model):
             models.CheckConstraint(
                 name="deriv_login_active_is_own",
                 condition=models.Q(active_for=None, revoked_at__isnull=False)
-                | models.Q(active_for=models.F("user"), revoked_at=None),
+                | models.Q(active_for__isnull=False, active_for=models.F("user"), revoked_at=None),
             )
         ]
 
@@ -222,7 +222,8 @@ class Device(models.Model):
             models.UniqueConstraint(fields=["user", "slot"], name="device_slot"),
             models.CheckConstraint(
                 name="device_slot_while_active",
-                condition=models.Q(slot=None, revoked_at__isnull=False) | models.Q(slot__gte=1, revoked_at=None),
+                condition=models.Q(slot=None, revoked_at__isnull=False)
+                | models.Q(slot__isnull=False, slot__gte=1, revoked_at=None),
             ),
         ]
 
@@ -259,7 +260,7 @@ class RefreshToken(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
-    replaced_by = UuidField(null=True)
+    replaced_by = UuidField(null=True)  # type: ignore[misc]
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:
