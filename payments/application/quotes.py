@@ -8,7 +8,7 @@ from typing import Protocol
 from payments.domain.limits import Limits
 from payments.domain.ports import RateSource, UserDirectory
 from payments.domain.transaction import TransactionType
-from shared_kernel.domain.errors import Conflict, NotFound, Unavailable, Unprocessable
+from shared_kernel.domain.errors import Conflict, NotFound, Unprocessable
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import UnitOfWork
@@ -34,7 +34,7 @@ class AmountTooSmall(Unprocessable):
     """It would buy nothing."""
 
 
-class WithdrawalsNotOpen(Unavailable):
+class WithdrawalsNotOpen(Unprocessable):
     """Withdrawals are not offered yet."""
 
 
