@@ -81,7 +81,9 @@ def balances_of(owner: str) -> list[AccountBalance]:
         "GROUP BY a.id, a.kind, a.currency, a.owner ORDER BY a.kind, a.currency LIMIT %s",
         [owner, MOST],
     )
-    return [AccountBalance(_uuid(row[0]), *row[1:4], credit_balance=int(row[4])) for row in rows]
+    return [
+        AccountBalance(_uuid(id), kind, currency, owner, int(credits)) for id, kind, currency, owner, credits in rows
+    ]
 
 
 def entries_of(transaction_id: UUID) -> list[EntryRow]:
@@ -105,21 +107,8 @@ def account_history(account_id: UUID, *, before: int | None = None, limit: int =
 
 
 def _entries(where: str, parameters: list[Any]) -> list[EntryRow]:
-    return [
-        EntryRow(
-            row[0],
-            _uuid(row[1]),
-            _uuid(row[2]),
-            *row[3:10],
-            transaction_id=None if row[10] is None else _uuid(row[10]),
-            reference=row[11],
-            provider_key=row[12],
-            reverses=None if row[13] is None else _uuid(row[13]),
-            effective_at=_time(row[14]),
-            recorded_at=_time(row[15]),
-        )
-        for row in _select(_ENTRY + where, parameters)
-    ]
+    rows = _select(_ENTRY + where, parameters)
+    return [EntryRow(*map(_id_or_plain, row[:-2]), *map(_time, row[-2:])) for row in rows]
 
 
 def _select(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
@@ -132,6 +121,10 @@ def _uuid(value: bytes) -> UUID:
     return UUID(bytes=bytes(value))
 
 
+def _id_or_plain(value: Any) -> Any:
+    return _uuid(value) if isinstance(value, bytes) else value
+
+
 def _time(value: datetime | str) -> datetime:
-    """Columns hold UTC: MySQL gives it as a naive datetime, SQLite as text."""
+    """Columns hold UTC: MySQL gives a naive datetime, SQLite a text."""
     return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)

@@ -5,10 +5,9 @@ import random
 import pytest
 from django.db import connection
 
-from shared_kernel.infrastructure.persistence import unit_of_work
+from shared_kernel.infrastructure.persistence import current_work, unit_of_work
 from wallet.domain.ledger import AlreadyPosted, InTransitOverdrawn, ProviderKeyUsed
 from wallet.facade import ledger, verify_ledger
-from wallet.infrastructure import persistence
 from wallet.infrastructure.persistence import forget_accounts
 from wallet.models import LedgerAccount, LedgerBalance, LedgerEntry
 from wallet.tests.factories import MPESA, a_customer, a_deposit, a_received_deposit, held, kes, receive, send
@@ -107,9 +106,9 @@ def test_writers_side_by_side_do_not_wait_for_each_other():
 
     with unit_of_work():
         receive(a_deposit(), a_customer(), kes(1))
-        for step in list(persistence.current_work().at_end.values()):
+        for step in list(current_work().at_end.values()):
             step()
-        persistence.current_work().at_end.clear()
+        current_work().at_end.clear()
         others = at_once(lambda: a_received_deposit(kes(1)), lambda: a_received_deposit(kes(1)))
 
     assert not any(isinstance(result, Exception) for result in others)

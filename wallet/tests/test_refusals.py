@@ -17,7 +17,7 @@ from wallet.models import LedgerEntry
 from wallet.tests.factories import AT, DERIV, SUSPENSE, a_received_deposit, kes, post, send
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS = [field.column for field in LedgerEntry._meta.concrete_fields if field.column != "seq"]
+COLUMNS = [str(field.column) for field in LedgerEntry._meta.concrete_fields if field.column != "seq"]
 
 
 @pytest.fixture
