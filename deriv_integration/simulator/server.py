@@ -59,6 +59,16 @@ FAULTS = frozenset(
 )
 UNSETTLED = {"wrong_response": "WrongResponse", "request_timeout": "RequestTimeout"}
 UNSETTLED_TEXT = "Sorry, an error occurred while processing your request."
+USD_CONFIG = {
+    "fractional_digits": 2,
+    "is_deposit_suspended": 0,
+    "is_suspended": 0,
+    "is_withdrawal_suspended": 0,
+    "name": "US Dollar",
+    "stake_default": 10,
+    "transfer_between_accounts": {"fees": {}, "limits": {"min": 0.01}},
+    "type": "fiat",
+}
 
 
 class Dropped(Exception):
@@ -506,7 +516,7 @@ class DerivSimulator:
                 "max_requests_pricing": slow,
             },
             "clients_country": "ke",
-            "currencies_config": {},
+            "currencies_config": {"USD": USD_CONFIG},
             "site_status": status,
             "supported_languages": ["EN"],
         }

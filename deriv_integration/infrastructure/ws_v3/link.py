@@ -27,6 +27,10 @@ from deriv_integration.infrastructure.ws_v3.answers import TOKEN_LOST, error_of
 
 log = logging.getLogger(__name__)
 
+# at DEBUG the library writes whole frames, tokens and all: its logger belongs to nobody's configuration
+quiet = logging.Logger("deriv_integration.websockets", logging.WARNING)  # noqa: LOG001
+quiet.parent = log
+
 Message = Mapping[str, Any]
 MAX_FRAME = 8 * 1024 * 1024  # a statement of 999 entries is far smaller
 
@@ -114,6 +118,8 @@ def dial(url: str, timing: Timing) -> ClientConnection:
         max_queue=None,
         proxy=None,
         user_agent_header="PenPay",
+        logger=quiet,
+        legacy=True,
     )
 
 

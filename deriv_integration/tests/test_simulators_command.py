@@ -1,0 +1,65 @@
+"""`manage.py simulators` as a process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from websockets.sync.client import connect
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "simulators", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "APP_ENV": "testing", "DJANGO_SETTINGS_MODULE": "penpay.settings", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_both_simulators_answer_and_stop_cleanly(which):
+    with command("--mpesa-port", "0", "--deriv-ws-port", "0", "--deriv-rest-port", "0", "--json") as process:
+        try:
+            ports = json.loads(process.stdout.readline())
+            with connect(f"ws://127.0.0.1:{ports['deriv_ws']}/websockets/v3?app_id=1", proxy=None) as ws:
+                ws.send('{"ping": 1}')
+                pong = json.loads(ws.recv(timeout=5))
+            with urlopen(f"http://127.0.0.1:{ports['mpesa']}/_control/books", timeout=5) as books:
+                moved = json.loads(books.read())
+        finally:
+            process.send_signal(which)
+        rest = process.communicate(timeout=15)[0]
+
+    assert pong["ping"] == "pong"
+    assert moved == []
+    assert process.returncode == 0
+    assert rest == ""
+
+
+def test_a_taken_port_is_a_clear_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with command("--mpesa-port", "0", "--deriv-ws-port", str(port)) as process:
+            said = process.communicate(timeout=30)[1]
+
+    assert process.returncode == 2
+    assert f"port {port}" in said
+
+
+def test_a_port_that_is_none_is_refused():
+    with command("--mpesa-port", "70000") as process:
+        process.communicate(timeout=30)
+
+    assert process.returncode == 2
