@@ -107,8 +107,8 @@ class MpesaSimulator:
 
     Times in seconds. `prompt_s`: from the push to what the subscriber does; `prompt_lifetime_s`: until an ignored prompt
     ends; `callback_s`: from there to the callback. `rate_per_s`, `subscriber_lock` and `duplicate_guard` (rule 17) are
-    the provider's own guards. `pending_form`: `4999`, `error`, or `both` in turn. `pull_zone`: what the Z in Pull's
-    times stands for, `utc` or `eat`. `plain_http`: callback URLs may be http on this machine.
+    the provider's guards. `pending_form`: `4999`, `error`, or `both` in turn. `pull_zone`: what the Z in Pull's times
+    stands for, `utc` or `eat`. `plain_http`: callback URLs may be http on this machine.
     """
 
     consumer_key: str = "demo-consumer-key"
@@ -165,6 +165,7 @@ class MpesaSimulator:
         for prompt in self.prompts.values():
             if prompt.timer is not None:
                 prompt.timer.cancel()
+        self.clock.reset()
         self.faults.clear()
         self.books.movements.clear()
         self.callbacks.forget()
@@ -666,7 +667,7 @@ class Callbacks:
             try:
                 async with asyncio.timeout(10):
                     status = await self._exchange(kept, url, body)
-            except (OSError, TimeoutError, EOFError, ValueError, asyncio.LimitOverrunError):
+            except (OSError, TimeoutError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError):
                 status = 0
             self.answered.append((status, body))
             if done is not None:

@@ -1,10 +1,10 @@
-"""Where M-Pesa calls back. Whatever stands behind `/cb/` is answered here, so that no other part logs its path."""
+"""Where M-Pesa calls back, under `/cb/`. All of it is answered here, so that no other part logs a path with a token."""
 
-from django.urls import path, re_path
+from django.urls import path
 
 from mpesa_integration.api import callback
 
 urlpatterns = [
-    path("cb/<str:kind>/<path:token>", callback),
-    re_path(r"^cb(?:/(?P<kind>[^/]*)/?)?$", lambda request, kind="": callback(request, kind or "", "")),
+    path("<str:kind>/<path:token>", callback),
+    path("<path:kind>", callback, {"token": ""}),
 ]

@@ -189,8 +189,11 @@ class SimulatedClock:
     offset: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        if self.start is not None:
-            self.offset = self.start - datetime.now(UTC)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the machine's time, or to `start`."""
+        self.offset = timedelta(0) if self.start is None else self.start - datetime.now(UTC)
 
     def __call__(self) -> datetime:
         return datetime.now(UTC) + self.offset
@@ -239,6 +242,7 @@ def control_routes(
         return {"armed": 0}
 
     def forget(_: Any) -> Any:
+        clock.reset()
         reset()
         return {}
 

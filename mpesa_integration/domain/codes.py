@@ -4,7 +4,7 @@ Sources: the contract's section 10 and codes.json. Codes are compared as text; 1
 products. A code that nothing here names is UNKNOWN.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -114,14 +114,15 @@ class Answer:
     """What came back from a call: an HTTP status and a body, or how it failed (`status` 0)."""
 
     status: int
-    text: str = ""
+    text: str = field(default="", repr=False)
+    json: dict[str, Any] | None = field(default=None, repr=False)  # the body, when it is a JSON object
     failure: Failure | None = None
     detail: str = ""  # for `failure`: what exactly, never a URL or a body
 
-    @property
-    def json(self) -> dict[str, Any] | None:
-        """The body as a JSON object, or None."""
-        return wire.read_object(self.text)
+    @classmethod
+    def of(cls, status: int, text: str) -> "Answer":
+        """An answer that came; its body is read once."""
+        return cls(status, text, wire.read_object(text))
 
 
 def gateway_meaning(code: str, message: str) -> Meaning:
@@ -234,6 +235,6 @@ def pull_rows(answer: Answer) -> list[dict[str, Any]] | Unreadable:
     if code == "1001":
         return []
     rows = body.get("Response")
-    if code != "1000" or not isinstance(rows, list):
+    if code != "1000" or not isinstance(rows, list | dict):
         return Unreadable(f"ResponseCode {code}".strip())
-    return [row for page in rows for row in wire.items_of(page)]
+    return [row for page in (rows if isinstance(rows, list) else [rows]) for row in wire.items_of(page)]

@@ -35,7 +35,7 @@ CONNECT_S, READ_S = 5.0, 30.0
 MOST_BYTES = 4 * 1024 * 1024  # of an answer: a page of Pull has 100 rows of some 300 bytes
 MOST_PAGES = 2_000
 TIMEOUT = httpx.Timeout(READ_S, connect=CONNECT_S).as_dict()
-LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=20)
+LIMITS = httpx.Limits(max_connections=2, max_keepalive_connections=2, keepalive_expiry=20)  # of one thread
 PULL_REACH = timedelta(hours=48)
 PULL_MARGIN = timedelta(hours=3, minutes=5)  # whether Pull means UTC or EAT is not proven: reach back for both
 
@@ -65,6 +65,30 @@ def _url(base_url: str, path: str) -> httpx.URL:
     return httpx.URL(base_url.rstrip("/") + path)
 
 
+class KeptByThread(httpx.BaseTransport):
+    """A kept connection for each thread. One pool for many threads looks at all of its connections on every call."""
+
+    def __init__(self) -> None:
+        self.tls = httpx.create_ssl_context(trust_env=False)
+        self.own = threading.local()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not hasattr(self.own, "kept"):
+            self.own.kept = Kept(httpx.HTTPTransport(verify=self.tls, limits=LIMITS, trust_env=False))
+        kept: Kept = self.own.kept
+        return kept.transport.handle_request(request)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Closes with its thread."""
+
+    transport: httpx.HTTPTransport
+
+    def __del__(self) -> None:
+        self.transport.close()
+
+
 _clients: dict[int, httpx.Client] = {}
 _making = threading.Lock()
 
@@ -74,8 +98,8 @@ def client() -> httpx.Client:
     mine = _clients.get(os.getpid())
     if mine is None:
         with _making:
-            mine = _clients.setdefault(
-                os.getpid(), httpx.Client(limits=LIMITS, follow_redirects=False, trust_env=False, verify=True)
+            mine = _clients.get(os.getpid()) or _clients.setdefault(
+                os.getpid(), httpx.Client(transport=KeptByThread(), follow_redirects=False, trust_env=False)
             )
     return mine
 
@@ -214,7 +238,7 @@ def _send(
         return Answer(0, failure=Failure.NO_ANSWER, detail="timeout")
     except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
         return Answer(0, failure=Failure.NO_ANSWER, detail=f"no_answer:{type(error).__name__}")
-    return Answer(response.status_code, text)
+    return Answer.of(response.status_code, text)
 
 
 def _gives_up(give_up_at: float) -> Callable[[str, Mapping[str, Any]], None]:
