@@ -118,10 +118,12 @@ def install(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_AL
     absent = [guard for guard in _absent(guards, using) if guard.table in tables]
     with connection.cursor() as cursor:
         for guard in absent:
-            if isinstance(guard, Trigger):
-                cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
             try:
-                cursor.execute(guard.sql(connection.vendor) if isinstance(guard, Trigger) else guard.sql())
+                if isinstance(guard, Trigger):
+                    cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
+                    cursor.execute(guard.sql(connection.vendor))
+                else:
+                    cursor.execute(guard.sql())
             except DatabaseError as refused:
                 hints = {1419: BINARY_LOG_HINT, 1142: TRIGGER_RIGHT_HINT, 1227: TRIGGER_RIGHT_HINT}
                 if refused.args and refused.args[0] in hints:

@@ -102,7 +102,7 @@ def test_a_database_that_refuses_triggers_is_answered_by_what_to_set(code, says)
     """The refusal takes a server with a binary log and a user without SUPER; here its answer stands in for it."""
 
     def refuse(execute, sql, params, many, context):
-        if sql.startswith("CREATE TRIGGER"):
+        if sql.startswith(("DROP TRIGGER", "CREATE TRIGGER")):
             raise OperationalError(code, "refused")
         return execute(sql, params, many, context)
 

@@ -106,7 +106,9 @@ Faults = Iterator[tuple[str, str]]
 def _guards(report: Report, progress: Progress) -> Faults:
     """Triggers, composite keys, uniqueness and checks are there as they should be."""
     for name in append_only.missing():
-        yield name, "this refusal of the database is missing or altered: run migrate"
+        unseen = name == append_only.UNSEEN_HINT
+        detail = name if unseen else "this refusal of the database is missing or altered: run migrate"
+        yield "triggers" if unseen else name, detail
     for model in (models.LedgerEntry, models.LedgerAccount, models.LedgerBalance):
         with connection.cursor() as cursor:
             there = connection.introspection.get_constraints(cursor, model._meta.db_table)
