@@ -105,8 +105,8 @@ class Subscriber:
 class MpesaSimulator:
     """M-Pesa. `app` is the ASGI application; books, faults and clock can be reached from a test in the same process.
 
-    Times in seconds. `prompt_s`: from the push to what the subscriber does; `prompt_lifetime_s`: until an ignored prompt
-    ends; `callback_s`: from there to the callback. `rate_per_s`, `subscriber_lock` and `duplicate_guard` (rule 17) are
+    Times in seconds. `prompt_s`: from the push to what the subscriber does; `prompt_lifetime_s`: until an ignored
+    prompt ends; `callback_s`: from there to the callback. `rate_per_s`, `subscriber_lock`, `duplicate_guard` (rule 17):
     the provider's guards. `pending_form`: `4999`, `error`, or `both` in turn. `pull_zone`: what the Z in Pull's times
     stands for, `utc` or `eat`. `plain_http`: callback URLs may be http on this machine.
     """
@@ -513,7 +513,8 @@ class MpesaSimulator:
             asyncio.get_running_loop().call_later(float(faults["out_of_order"].get("after_s", 2)), self._let_go)
             return
         send()
-        self._let_go()
+        if self.held_back:
+            asyncio.get_running_loop().call_later(0.2, self._let_go)  # once this one is surely there
 
     def _let_go(self) -> None:
         held, self.held_back = self.held_back, []
