@@ -6,11 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from identity.facade import users
-from mpesa_integration.facade import mpesa
-from wallet.facade import ledger
 
 from deriv_integration.facade import deriv
+from identity.facade import users
+from mpesa_integration.facade import mpesa
 from payments import queries
 from payments.application.deposit import CreateDeposit, DepositSaga, Timing
 from payments.application.quotes import CreateQuote, Quotes
@@ -33,6 +32,7 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
+from wallet.facade import ledger
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)

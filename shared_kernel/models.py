@@ -1,4 +1,6 @@
-"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `leases`; and the id column that all share."""
+"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `leases`; and the id column
+that all share.
+"""
 
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,7 +14,9 @@ else:  # generic for the type checker only
 
 
 class UuidField(UuidFieldBase):
-    """A UUID as 16 bytes, in one column type on MySQL, MariaDB and SQLite, so that UUIDv7 keys sort by time everywhere."""
+    """A UUID as 16 bytes, in one column type on MySQL, MariaDB and SQLite, so that UUIDv7 keys sort by time
+    everywhere.
+    """
 
     description = "UUID in 16 bytes"
 
@@ -82,7 +86,10 @@ class DomainEvent(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A claimed key: what it was claimed for, the id that came of it, and the answer to repeat. Money keys are never purged."""
+    """A claimed key: what it was claimed for, the id that came of it, and the answer to repeat.
+
+    Money keys are never purged.
+    """
 
     id = models.BigAutoField(primary_key=True)
     scope = models.CharField(max_length=128)

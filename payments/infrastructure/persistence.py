@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection, transaction as database
@@ -21,6 +20,7 @@ from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import AuditLog, OutboxRepository, transition_records
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from shared_kernel.infrastructure.encryption import blind_index
+from shared_kernel.infrastructure.persistence import upsert
 
 NAIROBI = ZoneInfo("Africa/Nairobi")
 FROZEN = {"id", "type", "user_id", "quote_id", "created_at", "leased_until"}  # written once, or by the dispatcher alone
@@ -57,9 +57,7 @@ class DjangoTransactionRepository:
         if fresh:
             models.Transaction.objects.bulk_create(to_row(t) for t in fresh)
         if known:  # the rows are locked by get_many; the upsert rewrites them in one statement
-            models.Transaction.objects.bulk_create(
-                [to_row(t) for t in known], update_conflicts=True, update_fields=CHANGING, unique_fields=["id"]
-            )
+            upsert([to_row(t) for t in known], CHANGING)
         for transaction in transactions:
             self.outbox.append(transaction.pull_events())
             self.audit.append(transition_records("transaction", transaction.id, transaction.pull_transitions()))
@@ -245,17 +243,18 @@ class DjangoFloatReservations:
     def reserve(
         self, account: str, transaction: TransactionId, amount: Money, *, at: datetime, beyond: bool = False
     ) -> None:
-        promise = models.FloatAccount.objects.filter(pk=account)
-        if not promise.update(reserved=F("reserved") + amount.amount):
-            models.FloatAccount.objects.bulk_create([models.FloatAccount(account=account)], ignore_conflicts=True)
-            promise.update(reserved=F("reserved") + amount.amount)
-        reserved: int = promise.values_list("reserved", flat=True).get()
+        with connection.cursor() as cursor:  # one statement, so that first uses of an account can't block each other
+            cursor.execute(PROMISE[connection.vendor], [account, amount.amount])
+        reserved: int = models.FloatAccount.objects.values_list("reserved", flat=True).get(pk=account)
         if not beyond and self.ledger.deriv_balance(account).amount < reserved:
             raise FloatTooLow("deposits of this amount are not possible right now: please try again later")
         row = models.FloatReservation(
             transaction_id=transaction, account=account, amount=amount.amount, created_at=at, released_at=None
         )
-        models.FloatReservation.objects.bulk_create([row], update_conflicts=beyond, **(REOPEN if beyond else {}))
+        if beyond:
+            upsert([row], ["created_at", "released_at"])
+        else:
+            models.FloatReservation.objects.bulk_create([row])
 
     def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
         held = models.FloatReservation.objects.select_for_update().filter(pk__in=transactions, released_at=None)
@@ -268,7 +267,12 @@ class DjangoFloatReservations:
             models.FloatAccount.objects.filter(pk=account).update(reserved=F("reserved") - amount)
 
 
-REOPEN: dict[str, Any] = {"update_fields": ["created_at", "released_at"], "unique_fields": ["transaction_id"]}
+PROMISE = {
+    "mysql": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
+    "ON DUPLICATE KEY UPDATE reserved = reserved + VALUES(reserved)",
+    "sqlite": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
+    "ON CONFLICT (account) DO UPDATE SET reserved = reserved + excluded.reserved",
+}
 CHANGING = [
     field.name for field in models.Transaction._meta.concrete_fields if field.name not in FROZEN - {"leased_until"}
 ]

@@ -12,7 +12,7 @@ RULES = [  # subject, currency, minimum, maximum, per day, per month; minor unit
     ("provider:mpesa_b2c", KES, 10_00, 250_000_00, None, None),
     ("provider:deriv_transfer", USD, 1_00, 2_000_00, None, None),  # per agent: staff set what Deriv shows for ours
     ("tier:basic", KES, 10_00, 70_000_00, 140_000_00, 500_000_00),
-    ("tier:full", KES, 10_00, 250_000_00, 500_000_00, 5_000_000_00),
+    ("tier:standard", KES, 10_00, 250_000_00, 500_000_00, 5_000_000_00),
 ]
 
 

@@ -139,8 +139,14 @@ class Runner(Generic[A]):
                 except Exception as own_error:
                     log.exception("a step of %s failed", id)
                     errors[id] = own_error
-                    self.saga.step_failed(id, own_error, at=self.clock())
+                    self._put_off(id, own_error)
             return calls
+
+    def _put_off(self, id: UUID, error: Exception) -> None:
+        try:
+            self.saga.step_failed(id, error, at=self.clock())
+        except Exception:  # the others of the group still have their turn; this one's lease runs out
+            log.exception("%s could not be put off", id)
 
     def _turn(self, ids: list[UUID], answers: list[Answer]) -> list[Call]:
         by_id: dict[UUID, list[Answer]] = {}

@@ -235,6 +235,19 @@ def _insert_if_new(key: IdempotencyKey, fingerprint: str, result: UUID) -> bool:
                 cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [settings.LOCK_WAIT_S])
 
 
+def upsert(rows: Sequence[django_models.Model], columns: Sequence[str]) -> None:
+    """Writes `columns` of rows that exist, found by their primary key, in one statement for all of them.
+
+    A row that does not exist is inserted: lock what you write.
+    """
+    if rows:
+        meta = rows[0]._meta
+        target = [meta.pk.name] if meta.pk and connection.features.supports_update_conflicts_with_target else None
+        type(rows[0])._default_manager.bulk_create(
+            rows, update_conflicts=True, update_fields=columns, unique_fields=target
+        )
+
+
 def lock_lost(error: DatabaseError) -> bool:
     """Whether the database gave up waiting for a lock (MySQL 1205, deadlock 1213, NOWAIT 3572; SQLite busy)."""
     return bool(error.args) and (error.args[0] in {1205, 1213, 3572} or "locked" in str(error.args[0]))

@@ -1,0 +1,91 @@
+"""Customers for the benchmarks and the runs over real processes:
+
+many, signed in, with a quote each, straight in the database.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from identity import models as identity
+from identity.domain.ports import AccessClaims
+from identity.infrastructure.persistence import account_index, phone_index
+from identity.infrastructure.tokens import JwtAccessTokens
+from payments import models as payments
+from shared_kernel.domain.identifiers import Phone
+from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.infrastructure.persistence import new_id, now
+
+NAME = "Amina Wanjiru Otieno"
+MID, RATE = Decimal("129.50000000"), Decimal("131.96050000")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody signed in: the cookies of their browser, their phone and Deriv account, a quote to accept."""
+
+    id: str
+    access: str
+    phone: str
+    account: str
+    quote: str
+
+
+def people(count: int, *, shillings: int = 1300, valid: timedelta = timedelta(hours=1)) -> list[Person]:
+    """`count` customers who may deposit; a few multi-row statements."""
+    at, start = now(), secrets.randbelow(10**6) * 100
+    users, profiles, standings, logins, devices, sessions, quotes = [], [], [], [], [], [], []
+    for number in range(start, start + count):
+        phone, account = f"2547{number % 10**8:08d}", f"CR{number:08d}"
+        user = identity.User(
+            id=new_id(), username=f"bench-{secrets.token_hex(12)}", password="!", phone=phone,
+            phone_index=phone_index(Phone(phone)), phone_verified_at=at,
+        )  # fmt: skip
+        device = identity.Device(id=new_id(), user=user, client_id=secrets.token_hex(8), name="bench", platform="web",
+                                 secret_hash=secrets.token_hex(32), slot=1, created_at=at, last_seen_at=at)  # fmt: skip
+        users.append(user)
+        profiles.append(identity.Profile(user=user, full_name=NAME, updated_at=at))
+        standings.append(identity.Compliance(user=user, kyc_status="verified", kyc_status_at=at, tier="standard"))
+        logins.append(
+            identity.DerivLogin(
+                id=new_id(), user=user, active_for=user, platform="ws_v3", account=account,
+                account_index=account_index(DerivPlatform.WS_V3, account), currency="USD", full_name=NAME,
+                name_matches=True, token=secrets.token_hex(16), bound_at=at, checked_at=at,
+            )
+        )  # fmt: skip
+        devices.append(device)
+        sessions.append(
+            identity.Session(
+                id=new_id(), user=user, device=device, token_epoch=0, created_at=at, expires_at=at + timedelta(days=1)
+            )
+        )
+        quotes.append(
+            payments.Quote(
+                id=new_id(), user_id=user.id, type="deposit", send_amount=shillings * 100, send_currency="KES",
+                get_amount=int(Decimal(shillings * 100) / RATE), get_currency="USD", mid=MID, rate=RATE,
+                rate_source="bench", created_at=at, expires_at=at + valid,
+            )
+        )  # fmt: skip
+    for rows in (users, profiles, standings, logins, devices, sessions, quotes):
+        type(rows[0])._default_manager.bulk_create(rows, batch_size=500)
+    return [
+        Person(str(user.id), _access(session), user.phone, login.account, str(quote.id))
+        for user, session, login, quote in zip(users, sessions, logins, quotes, strict=True)
+    ]
+
+
+def _access(session: identity.Session) -> str:
+    return JwtAccessTokens().issue(AccessClaims(session.user_id, session.id, session.device_id), at=now())
+
+
+def at_the_providers(
+    everybody: Sequence[Person], *, prompt_s: float = 0.0
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """What the control sides of M-Pesa and Deriv are told of these people."""
+    phones: list[dict[str, object]] = [
+        {"phone": one.phone, "behaviour": "pay", "delay_s": prompt_s} for one in everybody
+    ]
+    accounts: list[dict[str, object]] = [{"loginid": one.account, "name": NAME, "balance": "0.00"} for one in everybody]
+    return phones, accounts
