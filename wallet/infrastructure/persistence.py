@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
@@ -45,17 +45,22 @@ ROWS_A_STATEMENT = 1000
 KNOWN_ACCOUNTS = 100_000  # more than that are forgotten and met again by an INSERT that has no effect
 
 _WORK = "ledger"
-_ENTRY = (
-    "id, journal_id, purpose, debit_account_id, credit_account_id, amount, currency, transaction_id, reference, "
-    "provider_key, reverses, effective_at, recorded_at"
+_INTO_ENTRIES = (
+    "INSERT INTO ledger_entries (id, journal_id, purpose, debit_account_id, credit_account_id, amount, currency, "
+    "transaction_id, reference, provider_key, reverses, effective_at, recorded_at) VALUES "
 )
-_BALANCE = "account_id, slot, credit_balance"
+_INTO_BALANCES = "INSERT INTO ledger_balances (account_id, slot, credit_balance) VALUES "
+_ADDED = {
+    "mysql": " ON DUPLICATE KEY UPDATE credit_balance = credit_balance + VALUES(credit_balance)",
+    "sqlite": " ON CONFLICT (account_id, slot) DO UPDATE SET credit_balance = credit_balance + excluded.credit_balance",
+}
 _known: set[UUID] = set()  # accounts that are committed
 _thread = threading.local()
 _seats_taken: set[int] = set()
 _seats_lock = threading.Lock()
 
 Row = tuple[Any, ...]
+A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -154,55 +159,43 @@ class Group:
         rows: list[Row] = []
         for journal in self.journals:
             effective = connection.ops.adapt_datetimefield_value(journal.at)
-            of = journal.transaction.bytes if journal.transaction else None
+            id, transaction_id = _literal(journal.id), _literal(journal.transaction)
             for number, entry in enumerate(journal.entries, 1):
                 rows.append(
                     (
-                        self.new_id().bytes,
-                        journal.id.bytes,
+                        f"({_literal(self.new_id())}, {id}, %s, {_literal(entry.debit.id)}, "
+                        f"{_literal(entry.credit.id)}, {entry.amount.amount}, %s, {transaction_id}, %s, %s, "
+                        f"{_literal(entry.reverses)}, %s, %s)",
                         journal.purpose,
-                        entry.debit.id.bytes,
-                        entry.credit.id.bytes,
-                        entry.amount.amount,
-                        str(entry.amount.currency),
-                        of,
+                        entry.amount.currency.value,
                         f"{journal.reference}:{number}",
                         entry.provider_key,
-                        entry.reverses.bytes if entry.reverses else None,
                         effective,
                         recorded,
                     )
                 )
-        _insert("ledger_entries", _ENTRY, rows)
+        _insert(_INTO_ENTRIES, rows)
 
 
 def _change_balances(changed: dict[Account, int]) -> None:
+    """Literals throughout: ids and whole numbers, nothing that came from outside."""
     slot = _own_slot()
     rows, taken = [], []
-    for account, change in changed.items():
-        if not change:
-            continue
-        if account.kind.may_be_overdrawn:
-            rows.append((account.id.bytes, slot, change))
-        else:
-            rows.append((account.id.bytes, GUARDED_SLOT, max(change, 0)))
+    for account, change in sorted(changed.items(), key=lambda item: item[0].id):
+        id = _literal(account.id)
+        if account.kind.may_be_overdrawn and change:
+            rows.append((f"({id}, {slot}, {change})",))
+        elif change:
+            rows.append((f"({id}, {GUARDED_SLOT}, {max(change, 0)})",))
             if change < 0:
-                taken.append((account.id.bytes, change))
-    added = "credit_balance + VALUES(credit_balance)"
-    upsert = f" ON DUPLICATE KEY UPDATE credit_balance = {added}"
-    if connection.vendor == "sqlite":
-        upsert = (
-            " ON CONFLICT (account_id, slot) DO UPDATE SET credit_balance = credit_balance + excluded.credit_balance"
-        )
-    _insert("ledger_balances", _BALANCE, sorted(rows), upsert)
-    for some in _parts(sorted(taken)):
-        cases = " ".join(f"WHEN {_mark(account)} THEN %s" for account, _ in some)
-        marks = ", ".join(_mark(account) for account, _ in some)
+                taken.append((id, change))
+    _insert(_INTO_BALANCES, rows, _ADDED[connection.vendor])
+    for some in _parts(taken):
+        cases = " ".join(f"WHEN {id} THEN {change}" for id, change in some)
         with connection.cursor() as cursor:
             cursor.execute(
                 f"UPDATE ledger_balances SET credit_balance = credit_balance + CASE account_id {cases} END "  # noqa: S608
-                f"WHERE slot = {GUARDED_SLOT} AND account_id IN ({marks})",
-                [*itertools.chain.from_iterable(some), *(account for account, _ in some)],
+                f"WHERE slot = {GUARDED_SLOT} AND account_id IN ({', '.join(id for id, _ in some)})"
             )
 
 
@@ -225,22 +218,22 @@ class Seat:
         _seats_taken.discard(self.number)
 
 
-def _insert(table: str, columns: str, rows: Sequence[Row], end: str = "") -> None:
+def _insert(start: str, rows: Sequence[Row], end: str = "") -> None:
+    """Each row is its values in SQL, then the parameters in them."""
     for some in _parts(rows):
-        marks = ", ".join(f"({', '.join(map(_mark, row))})" for row in some)
         with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {table} ({columns}) VALUES {marks}{end}",  # noqa: S608
-                list(itertools.chain.from_iterable(some)),
+                start + ", ".join(row[0] for row in some) + end,
+                list(itertools.chain.from_iterable(row[1:] for row in some)),
             )
 
 
-def _mark(value: Any) -> str:
-    """A parameter's place; MySQL must be told of bytes, else it reads them as text."""
-    return "_binary %s" if isinstance(value, bytes) and connection.vendor == "mysql" else "%s"
+def _literal(id: UUID | None) -> str:
+    """Bytes in SQL; a parameter would be read as text by MySQL, and is slower."""
+    return "NULL" if id is None else f"X'{id.hex}'"
 
 
-def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+def _parts(rows: Sequence[A]) -> list[Sequence[A]]:
     return [rows[start : start + ROWS_A_STATEMENT] for start in range(0, len(rows), ROWS_A_STATEMENT)]
 
 
