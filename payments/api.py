@@ -1,10 +1,9 @@
 """The REST edge of payments: quotes, deposits, transactions, limits."""
 
 import json
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from django.http import HttpRequest
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -28,6 +27,12 @@ from payments.facade import (
 )
 from shared_kernel.api.answers import Page, accepted, idempotency_key
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
+from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
+
+
+def customer_id(request: Request) -> UserId:
+    """Who is signed in."""
+    return cast("UserId", request.user.id)
 
 
 class StepJSON(serializers.Serializer[Any]):
@@ -113,7 +118,7 @@ class QuotesView(APIView):
         """What an amount would give, before anything is asked of the customer."""
         body = self.QuoteBody.read(request)
         kind = TransactionType(body["type"])
-        quote = quotes.create(CreateQuote(new_id(), request.user.id, kind, body["amount"], now()))  # type: ignore[arg-type]
+        quote = quotes.create(CreateQuote(QuoteId(new_id()), customer_id(request), kind, body["amount"], now()))
         answer = {
             "id": str(quote.id),
             "type": str(quote.type),
@@ -142,9 +147,9 @@ class Deposits(APIView):
     )
     def post(self, request: Request) -> Response:
         """Accepts a quote: M-Pesa will ask the customer's phone for the payment."""
-        key = idempotency_key(request, f"{request.user.id}:deposits")
+        key = idempotency_key(request, f"{customer_id(request)}:deposits")
         body = self.DepositBody.read(request)
-        command = CreateDeposit(new_id(), request.user.id, body["quote_id"], key, now())  # type: ignore[arg-type]
+        command = CreateDeposit(TransactionId(new_id()), customer_id(request), body["quote_id"], key, now())
         text, replayed = deposits.create(command, first_answer)
         answer = json.loads(text)
         return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
@@ -180,7 +185,7 @@ class Transactions(APIView):
         wanted.is_valid(raise_exception=True)
         page = Page.of(request)
         chosen = {name: wanted.validated_data.get(name) for name in ("type", "status", "since", "until")}
-        rows = page.rows(queries.transactions_of(request.user.id, **chosen))
+        rows = page.rows(queries.transactions_of(customer_id(request), **chosen))
         timelines = queries.timelines([row.id for row in rows])
         return page.answer(rows, lambda row: queries.transaction_json(row, timelines[row.id]))
 
@@ -194,7 +199,7 @@ class TransactionDetail(APIView):
     @extend_schema(responses=TransactionJSON, operation_id="read_transaction")
     def get(self, request: Request, id: UUID) -> Response:
         """One of the customer's own Transactions."""
-        row = queries.transaction_of(request.user.id, id)
+        row = queries.transaction_of(customer_id(request), id)
         if row is None:
             raise TransactionNotFound("no such transaction")
         return Response(queries.transaction_json(row, queries.timelines([id])[id]))
@@ -209,10 +214,10 @@ class LimitsView(APIView):
         return Response({"deposit": limits_json(request)})
 
 
-def limits_json(request: Request | HttpRequest) -> dict[str, Any]:
+def limits_json(request: Request) -> dict[str, Any]:
     """The tier's rule and what is left of it."""
-    tier = users.tier_of(request.user.id)
-    rule, moved = limits.left(request.user.id, tier, TransactionType.DEPOSIT, at=now())
+    tier = users.tier_of(customer_id(request))
+    rule, moved = limits.left(customer_id(request), tier, TransactionType.DEPOSIT, at=now())
     return {
         "minimum": money_json(rule.minimum),
         "maximum": money_json(rule.maximum),

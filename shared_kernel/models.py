@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import models
 
 if TYPE_CHECKING:
-    UuidFieldBase = models.Field[UUID, UUID]
+    UuidFieldBase = models.Field[Any, Any]  # a nullable column would need a type of its own
 else:  # generic for the type checker only
     UuidFieldBase = models.Field
 
@@ -53,8 +53,9 @@ class UuidField(UuidFieldBase):
 class DomainEvent(models.Model):
     """An event in the outbox. All but the delivery columns are immutable; `seq` gives the order within one aggregate.
 
-    `published_at` is NULL while it waits for the relay. `next_attempt_at` on a published event says when it is published
-    again unless it was delivered by then: set by a failure, and from the start where a subscriber must not miss it.
+    `published_at` is NULL while it waits for the relay. `next_attempt_at` on a published event says when it is
+    published again unless it was delivered by then: set by a failure, and from the start where a subscriber must not
+    miss it.
     """
 
     seq = models.BigAutoField(primary_key=True)

@@ -243,7 +243,7 @@ class InMemoryMpesa:
 
 @dataclass
 class InMemoryDeriv:
-    """The Deriv port and the agent's own book behind it: `answers` are given to the next transfers, then they are booked."""
+    """The Deriv port and the agent's own book: `answers` are given to the next transfers, then they are booked."""
 
     world: World
     answers: list[Outcome | Callable[[DerivTransfer], Outcome]] = field(default_factory=list)

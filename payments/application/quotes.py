@@ -2,28 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Protocol
 
 from payments.domain.limits import Limits
 from payments.domain.ports import RateSource, UserDirectory
+from payments.domain.quote import Quote, QuoteBook, QuoteExpired, QuoteNotFound, QuoteUsed
 from payments.domain.transaction import TransactionType
-from shared_kernel.domain.errors import Conflict, NotFound, Unprocessable
+from shared_kernel.domain.errors import Unprocessable
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import UnitOfWork
-
-
-class QuoteNotFound(NotFound):
-    """No such quote, or somebody else's."""
-
-
-class QuoteExpired(Conflict):
-    """Too late: the rate may have changed."""
-
-
-class QuoteUsed(Conflict):
-    """It was accepted before, by another request."""
 
 
 class WrongCurrency(Unprocessable):
@@ -39,26 +26,6 @@ class WithdrawalsNotOpen(Unprocessable):
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """An offer: `you_send` for `you_get` at `rate`, to be accepted before `expires_at`."""
-
-    id: QuoteId
-    user_id: UserId
-    type: TransactionType
-    you_send: Money
-    you_get: Money
-    rate: LockedRate
-    created_at: datetime
-    expires_at: datetime
-    transaction_id: TransactionId | None = None
-
-    @property
-    def margin(self) -> Decimal:
-        """What the customer pays above the middle rate, in KES for one USD."""
-        return self.rate.rate - self.rate.mid
-
-
-@dataclass(frozen=True, slots=True)
 class CreateQuote:
     """A customer asks what `amount` would give."""
 
@@ -67,17 +34,6 @@ class CreateQuote:
     type: TransactionType
     amount: Money
     at: datetime
-
-
-class QuoteBook(Protocol):
-    """The quotes' rows; both join the caller's unit of work."""
-
-    def add(self, quote: Quote) -> None: ...
-
-    def take(self, id: QuoteId, transaction: TransactionId) -> Quote | None:
-        """The quote, now marked as used by `transaction` unless it was used before; `transaction_id` is what it
-        was before.
-        """
 
 
 @dataclass(frozen=True)

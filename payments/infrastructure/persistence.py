@@ -10,9 +10,9 @@ from django.db.models import F, Q, Sum
 from django.db.models.functions import Coalesce
 
 from payments import models
-from payments.application.quotes import Quote
 from payments.domain.limits import LimitRule, Moved
 from payments.domain.ports import LedgerGateway
+from payments.domain.quote import Quote
 from payments.domain.transaction import NEXT, UNPAID, Transaction, TransactionStatus, TransactionType
 from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
@@ -76,7 +76,7 @@ class DjangoTransactionRepository:
                 .filter(free, priority__lt=FINISHED, next_step_at__lte=at)
                 .order_by("priority", "next_step_at")
             )
-            ids = list(rows.values_list("id", flat=True)[:most])
+            ids = [TransactionId(id) for id in rows.values_list("id", flat=True)[:most]]
             if ids:
                 models.Transaction.objects.filter(pk__in=ids).update(leased_until=at + lease)
         return ids

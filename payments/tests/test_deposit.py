@@ -10,8 +10,8 @@ from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.events import AttentionNeeded, TransactionCompleted
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.outcome import Absent, Done, Found, NotSent, Refused, Unknown, Unreadable
-from shared_kernel.domain.requests import RequestStatus
-from tests.in_memory import Bench, Crash, InMemoryTransactions, MpesaPayment
+from shared_kernel.domain.requests import MpesaPayment, RequestStatus
+from tests.in_memory import Bench, Crash, InMemoryTransactions
 
 LONG = timedelta(hours=60)
 
@@ -578,7 +578,7 @@ def test_a_poisoned_deposit_harms_itself_alone_and_comes_before_a_person(bench: 
             raise ValueError("poison")
         received(deposit, *args, **kwargs)  # type: ignore[arg-type]
 
-    bench.ledger.post_deposit_received = poisoned  # type: ignore[method-assign, assignment]
+    bench.ledger.post_deposit_received = poisoned  # type: ignore[method-assign]
     with pytest.raises(StepsFailed):
         bench.drive(good, bad)
     assert bench.now(good).status is S.COMPLETED

@@ -1,7 +1,8 @@
-"""Personal data and secrets at rest: AES-256-GCM with key ids, tied to their row and column, and a blind index for look-ups.
+"""Personal data and secrets at rest: AES-256-GCM with key ids, tied to row and column, and a blind index for look-ups.
 
-Stored form: `v1.<key id>.<base64url(nonce 12 || ciphertext || tag)>`; the additional data is `<key id>|<table>.<column>|<row uuid>`,
-so a value moved to another row or column does not decrypt. Keys come from `PII_KEYS` (`id:64 hex digits`, newest first).
+Stored form: `v1.<key id>.<base64url(nonce 12 || ciphertext || tag)>`; the additional data is
+`<key id>|<table>.<column>|<row uuid>`, so that a value moved to another row or column does not decrypt. Keys come from
+`PII_KEYS` (`id:64 hex digits`, newest first).
 """
 
 import hashlib
@@ -65,7 +66,7 @@ def blind_index(label: str, value: str) -> str:
     return hmac.new(bytes.fromhex(settings.PII_INDEX_KEY), f"{label}|{value}".encode(), hashlib.sha256).hexdigest()
 
 
-class BlindIndexField(models.CharField):
+class BlindIndexField(models.CharField[Any, Any]):
     """Holds a `blind_index` (64 hex digits)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,10 +94,10 @@ class _Decrypting:
         row.__dict__[self.field.attname] = value
 
 
-class EncryptedField(models.TextField):
+class EncryptedField(models.TextField[Any, Any]):
     """Text that is encrypted at rest. The row's primary key must be a UUID known before the row is saved.
 
-    Empty stays empty. It cannot be filtered on (keep a `BlindIndexField` beside it) nor set by `QuerySet.update`: save the row.
+    Empty stays empty. It cannot be filtered on (keep a `BlindIndexField` beside it) nor set by `QuerySet.update`.
     """
 
     def place(self, row: models.Model) -> str:

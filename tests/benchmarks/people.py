@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from identity import models as identity
 from identity.domain.ports import AccessClaims
@@ -36,7 +37,8 @@ class Person:
 def people(count: int, *, shillings: int = 1300, valid: timedelta = timedelta(hours=1)) -> list[Person]:
     """`count` customers who may deposit; a few multi-row statements."""
     at, start = now(), secrets.randbelow(10**6) * 100
-    users, profiles, standings, logins, devices, sessions, quotes = [], [], [], [], [], [], []
+    users, profiles, standings, logins = [], [], [], []
+    devices, sessions, quotes = [], [], []
     for number in range(start, start + count):
         phone, account = f"2547{number % 10**8:08d}", f"CR{number:08d}"
         user = identity.User(
@@ -68,7 +70,8 @@ def people(count: int, *, shillings: int = 1300, valid: timedelta = timedelta(ho
                 rate_source="bench", created_at=at, expires_at=at + valid,
             )
         )  # fmt: skip
-    for rows in (users, profiles, standings, logins, devices, sessions, quotes):
+    tables: list[list[Any]] = [users, profiles, standings, logins, devices, sessions, quotes]
+    for rows in tables:
         type(rows[0])._default_manager.bulk_create(rows, batch_size=500)
     return [
         Person(str(user.id), _access(session), user.phone, login.account, str(quote.id))
