@@ -6,12 +6,28 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from payments import models
 from shared_kernel.models import AuditLog
 
 TOLD = {"FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "REFUNDED"}  # the statuses whose reason the customer is told
+
+OPEN = (
+    "CREATED",
+    "UNDER_REVIEW",
+    "AWAITING_MPESA",
+    "MPESA_CONFIRMED",
+    "DERIV_TRANSFER_SENT",
+    "REFUND_PENDING",
+    "NEEDS_ATTENTION",
+)  # the statuses that something or somebody still has to move on from
+
+
+def open_by_status() -> dict[str, int]:
+    """How many Transactions stand in each open status; an index range, for the ended ones are never counted."""
+    counted = models.Transaction.objects.filter(status__in=OPEN).values("status").annotate(number=Count("pk"))
+    return dict.fromkeys(OPEN, 0) | dict(counted.values_list("status", "number"))
 
 
 def transactions_of(

@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from payments.facade import queries
 from penpay.celery import app
 from shared_kernel.api.context import client_address
 from shared_kernel.api.problems import problem_response
@@ -68,6 +69,10 @@ class Tables(Collector):
         age = (timezone.now() - outbox.oldest).total_seconds() if outbox.oldest else 0.0
         yield GaugeMetricFamily("penpay_outbox_waiting", "Events that wait for the relay.", outbox.waiting)
         yield GaugeMetricFamily("penpay_outbox_age_seconds", "Age of the oldest event that waits.", age)
+        transactions = GaugeMetricFamily("penpay_transactions_open", "Transactions by open status.", labels=["status"])
+        for status, number in queries.open_by_status().items():
+            transactions.add_metric([status], number)
+        yield transactions
         yield GaugeMetricFamily("penpay_outbox_parked", "Events parked for a person.", outbox.parked)
 
 
