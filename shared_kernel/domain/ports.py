@@ -148,7 +148,7 @@ class OutboxQueue(Protocol):
         """
 
     def waiting(self) -> bool:
-        """Whether there is anything to claim."""
+        """Whether there is anything new to claim."""
 
     def starting(self, id: UUID) -> bool:
         """Counts an attempt before it is made, for an event that may have ended its worker. False: now it is parked."""

@@ -73,8 +73,12 @@ class Wake:
         self._wanted.set()
         with self._starting:
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="wake-relay", daemon=True)
-                self._thread.start()
+                try:
+                    thread = Thread(target=self._run, name="wake-relay", daemon=True)
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is ending
+                    return
+                self._thread = thread
 
     def _reset(self) -> None:
         """A forked child has neither the parent's thread nor a lock that is surely free."""

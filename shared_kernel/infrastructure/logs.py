@@ -55,8 +55,6 @@ def formatter() -> logging.Formatter:
             _redacted,
             structlog.processors.JSONRenderer(default=str),
         ],
-        keep_exc_info=True,
-        keep_stack_info=False,
     )
 
 

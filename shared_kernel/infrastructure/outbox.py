@@ -39,21 +39,26 @@ class DjangoOutboxQueue:
 
     @contextmanager
     def claim(self, most: int, confirm: Collection[str], within: timedelta) -> Iterator[list[Letter] | None]:
-        _make_lease()
-        with transaction.atomic(durable=True):
-            if not _alone():
-                yield None
-                return
-            rows = {row[0]: row for row in _locked(_due(self.clock()))[:DUE_AT_ONCE]}
-            rows |= {row[0]: row for row in _locked(_unpublished())[: most - len(rows)]}
-            yield [_letter(*rows[seq]) for seq in sorted(rows)]
-            if rows:
-                at = self.clock()
-                again = Case(When(type__in=sorted(confirm), then=Value(at + within))) if confirm else None
-                models.DomainEvent.objects.filter(seq__in=rows).update(published_at=at, next_attempt_at=again)
+        for _ in range(2):
+            with transaction.atomic(durable=True):
+                if _alone():
+                    yield from self._claimed(most, confirm, within)
+                    return
+            if not _made_lease():
+                break
+        yield None
+
+    def _claimed(self, most: int, confirm: Collection[str], within: timedelta) -> Iterator[list[Letter]]:
+        rows = {row[0]: row for row in _locked(_due(self.clock()))[:DUE_AT_ONCE]}
+        rows |= {row[0]: row for row in _locked(_unpublished())[: most - len(rows)]}
+        yield [_letter(*rows[seq]) for seq in sorted(rows)]
+        if rows:
+            at = self.clock()
+            again = Case(When(type__in=sorted(confirm), then=Value(at + within))) if confirm else None
+            models.DomainEvent.objects.filter(seq__in=rows).update(published_at=at, next_attempt_at=again)
 
     def waiting(self) -> bool:
-        return _unpublished().exists() or _due(self.clock()).exists()
+        return _unpublished().exists()
 
     def starting(self, id: UUID) -> bool:
         return self._count(id, "its worker ended without finishing it, each time") is None
@@ -89,10 +94,12 @@ class DjangoOutboxQueue:
         return event.parked_at
 
 
-def _make_lease() -> None:
-    """In a commit of its own: relays that make it at once must not wait for the first one's publishing."""
-    if not models.Lease.objects.filter(name=LEASE).exists():
-        models.Lease.objects.bulk_create([models.Lease(name=LEASE, expires_at=now())], ignore_conflicts=True)
+def _made_lease() -> bool:
+    """Whether it was missing. In a commit of its own: relays must not wait here for the first one's publishing."""
+    if models.Lease.objects.filter(name=LEASE).exists():
+        return False
+    models.Lease.objects.bulk_create([models.Lease(name=LEASE, expires_at=now())], ignore_conflicts=True)
+    return True
 
 
 def _alone() -> bool:
