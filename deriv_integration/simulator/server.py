@@ -556,8 +556,8 @@ class DerivSimulator:
     def _customers(self, body: Any) -> Any:
         """Opens or changes accounts: `{"loginid", "name", "nickname", "balance", "token", "scopes", "status", ...}`.
 
-        `balance` (a decimal string) counts only when the account is opened; a new `token` replaces the old ones, null
-        revokes them. A list of such is taken as well.
+        `balance` (a decimal string) counts only when the account is opened; `deposit` tops it up; a new `token`
+        replaces the old ones, null revokes them. A list of such is taken as well.
         """
         answers = []
         for order in body if isinstance(body, list) else [body]:
@@ -570,6 +570,8 @@ class DerivSimulator:
             for name in ("least", "most", "daily_count", "daily_amount"):  # an agent's limits, in cents
                 setattr(account, name, int(order.get(name, getattr(account, name))))
             account.status = set(order.get("status", account.status))
+            if "deposit" in order:
+                self.bank.enter(account, cents_of(str(order["deposit"])), "deposit", "Deposit", None)
             if "token" in order:
                 self.bank.forbid(account)
                 if order["token"] is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from django.core.management import CommandError, call_command
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,15 @@ def test_a_taken_port_is_a_clear_error():
 
     assert process.returncode == 2
     assert f"port {port}" in said
+
+
+def test_production_runs_no_simulator(settings):
+    settings.APP_ENV = "production"
+
+    with pytest.raises(CommandError, match="never run in production") as refused:
+        call_command("simulators", mpesa_port=0, deriv_ws_port=0)
+
+    assert refused.value.returncode == 2
 
 
 def test_a_port_that_is_none_is_refused():

@@ -233,17 +233,18 @@ def test_with_deriv_down_nothing_is_sent_and_it_comes_back_by_itself(adapter, de
     assert deriv_simulator.received() == [1_00, 3_00]
 
 
-def test_nobody_there_is_not_sent():
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}/websockets/v3", "http://127.0.0.1/", "ws://"])
+def test_nobody_there_is_not_sent(url):
     adapter = WsV3(
-        f"ws://127.0.0.1:{free_port()}/websockets/v3",
+        url.format(port=free_port()),
         "1089",
         [Credential(AGENT, "token")],
         timing=replace(QUICK, connect=0.3),
         outside=lambda: True,
     )
 
-    assert send(adapter, a_transfer()) == NotSent("not_connected", 1)
-    assert adapter.check_login(JANE, AGENT, TEN) == NotSent("not_connected", 1)
+    assert send(adapter, a_transfer()).code == "not_connected"
+    assert adapter.check_login(JANE, AGENT, TEN).code == "not_connected"
     with pytest.raises(DerivUnavailable):
         adapter.identify("token")
     adapter.close()
@@ -367,6 +368,18 @@ def test_derivs_rate_limit_waits(adapter, deriv_simulator):
     assert isinstance(outcome, NotSent)
     assert (outcome.code, outcome.retry_after_s, outcome.alert) == ("RateLimit", 60, False)
     assert deriv_simulator.received() == []
+
+
+def test_an_empty_float_waits_until_it_is_filled(adapter, deriv_simulator):
+    deriv_simulator.customer(AGENT, deposit="-99995.00")
+
+    low = send(adapter, a_transfer(10_00))
+    deriv_simulator.customer(AGENT, deposit="100.00")
+    filled = send(adapter, a_transfer(10_00))
+
+    assert isinstance(low, NotSent)
+    assert "balance is insufficient" in low.code
+    assert isinstance(filled, Done)
 
 
 def test_a_quick_second_transfer_of_the_same_kind_is_looked_up_not_repeated(adapter, deriv_simulator):

@@ -211,6 +211,7 @@ class WsV3:
                 raise NotWritten("agent_unknown", 300, alert=True)
             for other in [other for other in self._links if other[0] != key[0]]:  # a parent's, before the fork
                 self._links.pop(other).abandon()
+                self._spacing = Spacing(self._spacing.seconds)  # another thread may have held its lock
             link = Link(self._url, credential, self._timing, most_pending=self._most_pending)
             link = self._links.setdefault(key, link)
         return link

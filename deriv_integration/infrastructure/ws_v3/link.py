@@ -19,7 +19,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
@@ -107,7 +107,7 @@ def _no_constant(name: str) -> Any:
 
 
 def dial(url: str, timing: Timing) -> ClientConnection:
-    """An open socket. Raises `OSError`, `InvalidHandshake`, `TimeoutError`."""
+    """An open socket. Raises one of `UNREACHABLE`."""
     return connect(
         url,
         open_timeout=timing.handshake,
@@ -123,7 +123,7 @@ def dial(url: str, timing: Timing) -> ClientConnection:
     )
 
 
-UNREACHABLE = (OSError, InvalidHandshake, ConnectionClosed, TimeoutError, EOFError)
+UNREACHABLE = (OSError, WebSocketException, TimeoutError, EOFError)
 
 
 class Wire:
@@ -319,11 +319,14 @@ class Link:
         """The keeper's life: connect, log in, ping; when that ends, at once again, then with backoff and jitter."""
         failures = 0
         while not self._closed.is_set():
-            wire = self._connect()
-            if wire is not None:
-                self._live(wire)
-                wire.kill()
-                failures = 0 if wire.served else failures
+            try:
+                wire = self._connect()
+                if wire is not None:
+                    self._live(wire)
+                    wire.kill()
+                    failures = 0 if wire.served else failures
+            except Exception:  # a dead keeper would leave every later call unanswered
+                log.exception("Deriv's keeper of agent %s stumbled", self._credential.loginid)
             if self._closed.is_set():
                 break
             delay = self._backoff(failures)
