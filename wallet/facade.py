@@ -7,11 +7,12 @@ from shared_kernel.infrastructure.persistence import new_id, now
 from wallet.application.posting import Posting
 from wallet.domain.ledger import AccountKind, customer_in_transit, deriv_agent, house, mpesa_working
 from wallet.infrastructure.persistence import DjangoLedgerBook
-from wallet.infrastructure.verification import snapshot, verify_ledger
+from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
 from wallet.queries import account_history, balances_of, entries_of, trial_balance
 
 __all__ = [
     "AccountKind",
+    "Finding",
     "account_history",
     "balances_of",
     "customer_in_transit",

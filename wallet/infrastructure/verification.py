@@ -130,10 +130,12 @@ def _entries(report: Report, progress: Progress) -> Faults:
 
 def _accounts(report: Report, progress: Progress) -> Faults:
     """Each account's id is the one that its name gives."""
-    after = b""
+    after = ""
     while True:
         page = _rows(
-            "SELECT id, kind, currency, owner FROM ledger_accounts WHERE id > %s ORDER BY id LIMIT %s", after, PAGE
+            "SELECT id, kind, currency, owner FROM ledger_accounts "  # noqa: S608
+            f"WHERE id > X'{after}' ORDER BY id LIMIT %s",
+            PAGE,
         )
         for id, kind, currency, owner in page:
             if _derived_id(kind, currency, owner) != bytes(id):
@@ -142,7 +144,7 @@ def _accounts(report: Report, progress: Progress) -> Faults:
         report.accounts += len(page)
         if len(page) < PAGE:
             return
-        after = bytes(page[-1][0])
+        after = bytes(page[-1][0]).hex()
 
 
 def _balances(report: Report, progress: Progress) -> Faults:
