@@ -260,7 +260,7 @@ class RefreshToken(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
-    replaced_by = UuidField(null=True)  # type: ignore[misc]
+    replaced_by = UuidField(null=True)
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:

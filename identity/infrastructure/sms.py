@@ -4,6 +4,7 @@ None of the three reaches a phone, so that production refuses them all; a provid
 """
 
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from identity.domain.ports import SmsSender
+from identity.domain.ports import SmsSender, SmsUnavailable
 from shared_kernel.domain.identifiers import Phone
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,16 @@ outbox = MemorySms([])
 
 
 def sms_sender() -> SmsSender:
-    """The sender that `SMS_URL` names. Raises `ImproperlyConfigured`."""
-    return _sender(settings.SMS_URL, settings.PRODUCTION)
+    """The sender that `SMS_URL` names. Raises `SmsUnavailable` in production, `ImproperlyConfigured`."""
+    if settings.PRODUCTION:
+        log.error("SMS_URL names no sender that reaches a phone: none is built yet")
+        raise SmsUnavailable("texts can't be sent at the moment: try again later")
+    return _sender(settings.SMS_URL)
 
 
 @cache
-def _sender(url: str, production: bool) -> SmsSender:
+def _sender(url: str) -> SmsSender:
     parts = urlsplit(url)
-    if production:
-        raise ImproperlyConfigured("SMS_URL: no sender that reaches a phone is built yet")
     match parts.scheme:
         case "console":
             return ConsoleSms()

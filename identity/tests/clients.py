@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.http import HttpResponse
 from django.test import Client
 
 from identity.tests.factories import PASSWORD
@@ -19,20 +18,20 @@ class Browser:
         self.cookies = self.http.cookies
         self.get("auth/csrf")
 
-    def get(self, path: str) -> HttpResponse:
+    def get(self, path: str) -> Any:
         """Path below `/api/v1/`."""
         return self.http.get(API + path)
 
-    def post(self, path: str, body: Any = None, *, csrf: bool = True) -> HttpResponse:
+    def post(self, path: str, body: Any = None, *, csrf: bool = True) -> Any:
         """`body` as JSON."""
         headers = {"X-CSRFToken": self.cookies["csrftoken"].value} if csrf else {}
         return self.http.post(API + path, body if body is not None else {}, "application/json", headers=headers)
 
-    def delete(self, path: str) -> HttpResponse:
+    def delete(self, path: str) -> Any:
         """With the CSRF header."""
         return self.http.delete(API + path, headers={"X-CSRFToken": self.cookies["csrftoken"].value})
 
-    def sign_in(self, identifier: str, password: str = PASSWORD, device: str = "phone-1") -> HttpResponse:
+    def sign_in(self, identifier: str, password: str = PASSWORD, device: str = "phone-1") -> Any:
         """`device` is the id that the device goes by."""
         shown = {"id": device, "name": "Amina's phone", "platform": "android"}
         return self.post("auth/login", {"identifier": identifier, "password": password, "device": shown})

@@ -1,47 +1,43 @@
 """What identity's tests share."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from deriv_integration.domain.transfer import DerivTokenRefused, DerivUnavailable
+from deriv_integration import facade
+from deriv_integration.tests.fixtures import ServedDeriv
 from identity.api import views
+from identity.application.deriv_login import DerivLogins
+from identity.facade import deriv_logins
 from identity.infrastructure.sms import outbox
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
 
 
-@dataclass(frozen=True)
-class Holder:
-    """A `DerivAccount`."""
-
-    account: str
-    full_name: str = "Amina Wanjiru Otieno"
-    currency: str = "USD"
-    is_virtual: bool = False
-
-
 @dataclass
-class InMemoryDeriv:
-    """`DerivIdentity` over a dict of tokens."""
+class Deriv:
+    """The simulated Deriv that the REST edge asks, over its real wire."""
 
-    holders: dict[str, Holder] = field(default_factory=dict)
-    is_down: bool = False
+    served: ServedDeriv
+    logins: DerivLogins
 
-    def identify(self, platform: DerivPlatform, token: str) -> Holder:
-        if self.is_down:
-            raise DerivUnavailable("Deriv can't be reached: try again later")
-        if token not in self.holders:
-            raise DerivTokenRefused("Deriv does not accept this token")
-        return self.holders[token]
+    def holds(self, token: str, account: str, name: str = "AMINA OTIENO", **order: Any) -> None:
+        """From now on `token` is for `account`."""
+        self.served.customer(account, name=name, token=token, **order)
+
+    def goes_down(self) -> None:
+        """No socket opens any more."""
+        self.served.arm("down", call="connect")
 
 
 @pytest.fixture
-def deriv(monkeypatch) -> InMemoryDeriv:
-    """Deriv, as the REST edge asks it."""
-    deriv = InMemoryDeriv()
-    monkeypatch.setattr(views, "deriv_logins", replace(views.deriv_logins, deriv=deriv))
-    return deriv
+def deriv(deriv_simulator: ServedDeriv, adapter_of: Callable[..., Any], monkeypatch) -> Deriv:
+    gateway = replace(facade.deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
+    logins = replace(deriv_logins, deriv=gateway)
+    monkeypatch.setattr(views, "deriv_logins", logins)
+    return Deriv(deriv_simulator, logins)
 
 
 @pytest.fixture

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from threading import Barrier
+from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from identity import models
 from identity.application.auth import SignIn
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
 from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email
-from identity.facade import BindDerivLogin, Register, auth, deriv_logins, registration
-from identity.tests.conftest import Holder, InMemoryDeriv
+from identity.facade import BindDerivLogin, Register, auth, registration
 from identity.tests.factories import PASSWORD, a_customer, a_phone
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
-from shared_kernel.infrastructure.persistence import now
+from shared_kernel.infrastructure.persistence import lock_lost, now
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -26,14 +26,22 @@ pytestmark = [
 ]
 
 
-def at_once(calls: Sequence[Callable[[], object]]) -> list[object]:
-    """What each call gave or raised; all start together, each on a connection of its own."""
+def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each call gave or refused; all start together, each on a connection of its own.
+
+    One that waited too long for a lock (on a busy machine) is repeated, as its client would.
+    """
     start = Barrier(len(calls))
 
     def run(call):
         try:
             start.wait()
-            return call()
+            while True:
+                try:
+                    return call()
+                except OperationalError as waited:
+                    if not lock_lost(waited):
+                        raise
         except DomainError as refused:
             return refused
         finally:
@@ -58,10 +66,10 @@ def sign_in(customer, device: str, cookie: str = ""):
 
 def test_of_six_devices_that_enrol_at_once_two_get_in():
     customer = a_customer(password=PASSWORD)
-    results = at_once([lambda name=f"device-{i}": sign_in(customer, name) for i in range(6)])
+    results = at_once([partial(sign_in, customer, f"device-{i}") for i in range(6)])
     refused = [result for result in results if isinstance(result, DeviceLimitReached)]
     assert len(refused) == 4
-    assert sorted(models.Device.objects.values_list("slot", flat=True)) == [1, 2]
+    assert set(models.Device.objects.values_list("slot", flat=True)) == {1, 2}
     assert models.Session.objects.count() == 2
 
 
@@ -120,37 +128,30 @@ def test_logout_and_refresh_at_once_leave_nobody_signed_in():
 
 def test_of_six_registrations_of_one_phone_at_once_one_is_stored():
     phone = Phone(a_phone())
-    results = at_once(
-        [
-            lambda i=i: registration.register(
-                Register(phone=phone, email=Email(f"a{i}@example.org"), password=PASSWORD, full_name="Amina Otieno")
-            )
-            for i in range(6)
-        ]
-    )
+    commands = [
+        Register(phone=phone, email=Email(f"a{i}@example.org"), password=PASSWORD, full_name="Amina Otieno")
+        for i in range(6)
+    ]
+    results = at_once([partial(registration.register, command) for command in commands])
     assert sum(isinstance(result, AlreadyRegistered) for result in results) == 5
     assert models.User.objects.count() == models.Profile.objects.count() == models.Compliance.objects.count() == 1
 
 
-def test_one_deriv_account_bound_by_four_customers_at_once_is_one_customers():
-    logins = replace(deriv_logins, deriv=InMemoryDeriv({"t": Holder("CR77")}))
+def test_one_deriv_account_bound_by_four_customers_at_once_is_one_customers(deriv):
+    deriv.holds("a-token", "CR77")
     customers = [a_customer(deriv_account=None) for _ in range(4)]
-    results = at_once(
-        [
-            lambda customer=customer: logins.bind(
-                BindDerivLogin(user_id=customer.id, platform=DerivPlatform.WS_V3, token="t")
-            )
-            for customer in customers
-        ]
-    )
+    commands = [
+        BindDerivLogin(user_id=customer.id, platform=DerivPlatform.WS_V3, token="a-token") for customer in customers
+    ]
+    results = at_once([partial(deriv.logins.bind, command) for command in commands])
     assert sum(isinstance(result, DerivLoginTaken) for result in results) == 3
     assert models.DerivLogin.objects.count() == 1
 
 
-def test_twenty_guesses_of_a_code_at_once_are_five_tries(sms):
+def test_twelve_guesses_of_a_code_at_once_are_five_tries(sms):
     customer = a_customer(phone_verified=False)
     registration.send_phone_code(customer.id)
     code = sms[-1][1].split("code: ")[1][:6]
     wrong = f"{(int(code) + 1) % 10**6:06d}"
-    at_once([lambda: registration.confirm_phone(customer.id, wrong) for _ in range(20)])
+    at_once([lambda: registration.confirm_phone(customer.id, wrong) for _ in range(12)])
     assert models.PhoneVerification.objects.get().attempts == 5

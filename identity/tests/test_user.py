@@ -1,6 +1,7 @@
 """The aggregate's rules, without a database."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,14 +11,14 @@ from identity.domain.kyc import NEXT, IllegalKycStep, InvalidTier, Kyc, KycStatu
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, Session, SessionEnded
 from identity.domain.user import Device, DeviceLimitReached, Email, InvalidEmail, InvalidName, User, full_name
 from identity.domain.verification import CodesAskedTooOften, NoOpenCode, PhoneVerification, WrongCode, refuse_too_many
-from shared_kernel.domain.identifiers import InvalidPhone, Phone
+from shared_kernel.domain.identifiers import DeviceId, InvalidPhone, Phone, UserId
 
 AT = datetime(2026, 11, 22, 9, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
 def a_user(**fields) -> User:
-    given = {
+    given: dict[str, Any] = {
         "id": uuid4(),
         "phone": Phone("254712345678"),
         "email": Email("amina@example.org"),
@@ -30,7 +31,7 @@ def a_user(**fields) -> User:
 
 def a_device(client_id: str, at: datetime = AT) -> Device:
     return Device(
-        id=uuid4(),
+        id=DeviceId(uuid4()),
         client_id=client_id,
         name="x",
         platform="android",
@@ -141,7 +142,7 @@ def test_a_device_is_recognised_by_its_secret_and_not_by_its_id():
 
 
 def a_session() -> Session:
-    return Session.begin(uuid4(), uuid4(), uuid4(), 0, at=AT)
+    return Session.begin(uuid4(), UserId(uuid4()), DeviceId(uuid4()), 0, at=AT)
 
 
 def test_a_refresh_token_is_used_once():
@@ -174,7 +175,7 @@ def test_no_refresh_token_outlives_its_session():
 def a_verification() -> PhoneVerification:
     return PhoneVerification(
         id=uuid4(),
-        user_id=uuid4(),
+        user_id=UserId(uuid4()),
         purpose="p",
         phone=Phone("254712345678"),
         code_hash="h",
