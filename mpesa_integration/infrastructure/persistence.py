@@ -31,7 +31,7 @@ class DjangoMpesaRequests:
 
     def of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
         said = FilteredRelation("callbacks", condition=Q(callbacks__verdict__in=[Verdict.AGREES, Verdict.DISAGREES]))
-        rows = (
+        rows: Iterable[Any] = (
             models.MpesaRequest.objects.filter(transaction_id__in=transactions)
             .alias(said=said)
             .annotate(**{f"claim_{name}": F(f"said__{name}") for name in CLAIMS})

@@ -6,15 +6,18 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from mpesa_integration.simulator import MpesaSimulator
+from mpesa_integration.simulator.server import MpesaSimulator
 from shared_kernel.simulator import serving
 
-QUICK = {"prompt_s": 0.02, "rate_per_s": None, "duplicate_guard": False}
+
+def quick() -> MpesaSimulator:
+    """Without what costs time, and without the provider's rate limit and duplicate guard."""
+    return MpesaSimulator(prompt_s=0.02, rate_per_s=None, duplicate_guard=False)
 
 
 @pytest.fixture(scope="session")
 def _mpesa_server():
-    simulator = MpesaSimulator(**QUICK)
+    simulator = quick()
     with serving(simulator.app) as place:
         yield simulator, f"http://{place}"
 
@@ -23,7 +26,7 @@ def _mpesa_server():
 def mpesa_simulator(_mpesa_server, settings):
     """M-Pesa with empty books, quick and without its guards (tests switch them on); the settings point to it."""
     simulator, base_url = _mpesa_server
-    plain = MpesaSimulator(**QUICK)
+    plain = quick()
     for field in fields(MpesaSimulator):
         if field.init:
             setattr(simulator, field.name, getattr(plain, field.name))

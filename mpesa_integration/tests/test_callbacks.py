@@ -11,6 +11,7 @@ from django.db import connection, connections
 from django.test import Client
 
 from mpesa_integration import models
+from mpesa_integration.domain.callback import CallbackKind
 from mpesa_integration.domain.request import callback_token
 from mpesa_integration.facade import mpesa
 from mpesa_integration.tests.factories import a_callback, a_stored_request, conclude, kes, stored
@@ -92,7 +93,12 @@ def test_a_good_callback_takes_three_statements(django_assert_num_queries):
 
     with django_assert_num_queries(3 + 2):  # BEGIN and COMMIT are counted
         assert mpesa.receive_callback(
-            "s", callback_token(blind_index, request.id), a_callback(request), "{}", "127.0.0.1", at=mpesa.clock()
+            CallbackKind.STK,
+            callback_token(blind_index, request.id),
+            a_callback(request),
+            "{}",
+            "127.0.0.1",
+            at=mpesa.clock(),
         )
 
 

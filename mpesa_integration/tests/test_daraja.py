@@ -152,7 +152,9 @@ def test_an_effect_behind_an_error_is_unknown_and_found_by_pull(mpesa_simulator)
 
 def test_a_connection_that_was_refused_is_not_sent(mpesa_simulator, settings):
     push(a_request())  # so that there is a token
-    facade.mpesa.daraja.token._known[f"{settings.MPESA_CONSUMER_KEY}@http://127.0.0.1:9"] = _a_token()
+    daraja = mpesa.daraja
+    assert isinstance(daraja, DarajaClient)
+    daraja.token._known[f"{settings.MPESA_CONSUMER_KEY}@http://127.0.0.1:9"] = _a_token()
     settings.MPESA_BASE_URL = "http://127.0.0.1:9"
 
     assert bare(push(a_request())) == NotSent("not_connected", 5)
@@ -485,7 +487,9 @@ def test_pull_finds_a_payment_by_its_reference_whatever_zone_its_times_are_in(mp
     mpesa_simulator.pull_zone = zone
     request = decided(mpesa_simulator, pushed(mpesa_simulator))
 
-    (payment,) = mpesa.payments(request)
+    payments = mpesa.payments(request)
+    assert not isinstance(payments, Unreadable)
+    (payment,) = payments
 
     assert payment.receipt == mpesa_simulator.books.movements[0]["id"]
     assert abs(payment.paid_at - datetime.now(UTC)) < timedelta(seconds=30)

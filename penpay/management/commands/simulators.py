@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from deriv_integration.simulator.server import DerivSimulator
-from mpesa_integration.simulator import MpesaSimulator
+from mpesa_integration.simulator.server import MpesaSimulator
 from shared_kernel.simulator import server
 
 LOOPBACK = "127.0.0.1"

@@ -5,20 +5,21 @@ Built from the contract alone: it imports nothing of the adapter, its tables or 
 
 import asyncio
 import re
-import ssl
 import time
 from base64 import b64decode, b64encode
 from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared_kernel.simulator import Answer, Books, Faults, JsonApp, Request, SimulatedClock, control_routes
+from mpesa_integration.simulator.callbacks import Callbacks
+from mpesa_integration.simulator.prompts import BEHAVIOURS, PAID, Prompt, Subscriber
+from shared_kernel.simulator import Answer, Books, Faults, Handler, JsonApp, Request, SimulatedClock, control_routes
 
 EAT = timezone(timedelta(hours=3))
 BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -27,24 +28,13 @@ FREE_TEXT = re.compile(r"[A-Za-z0-9 -]+")
 FORBIDDEN_IN_URLS = ("mpesa", "safaricom", "exe", "exec", "cmd", "sql", "query")
 PAGE = 100
 PULL_REACH = timedelta(hours=48)
-PAID = "The service request is processed successfully."
 
-# What a subscriber does with the prompt: the result's code and text. `pay` depends on the money, `ignore` on the time.
-BEHAVIOURS: dict[str, tuple[int | str, str]] = {
-    "pay": (0, PAID),
-    "no_funds": (1, "The balance is insufficient for the transaction."),
-    "over_limit": (4, "The transaction would exceed the customer's daily limit."),
-    "wrong_pin": (2001, "The initiator information is invalid."),
-    "cancel": (1032, "Request cancelled by user"),
-    "expire": (1019, "Transaction has expired"),
-    "unreachable": (1037, "DS timeout user cannot be reached"),
-    "ignore": (1037, "No response from user."),
-    "not_shown": (1025, "An error occurred while sending a push request"),
-    "pin_locked": (8006, "The security credential is locked."),
-    "system_error": (9999, "An error occurred while sending a push request"),
-    "misconfigured": ("SFC_IC0003", "The operator does not exist."),
-    "never": (4999, "The transaction is still under processing"),
-}
+
+class Nothing(Enum):
+    """No fault struck: None would be an answer that was lost."""
+
+    STRUCK = "nothing struck"
+
 
 BEFORE = frozenset(
     {
@@ -70,35 +60,6 @@ ON_CALLBACK = frozenset(
     }
 )
 ON_QUERY = frozenset({"pending_long"})
-
-
-@dataclass(slots=True, eq=False)
-class Prompt:
-    """One STK push that was accepted."""
-
-    merchant_request_id: str
-    checkout_request_id: str
-    phone: str
-    shortcode: str
-    amount: Decimal
-    reference: str
-    callback_url: str
-    pushed_at: datetime
-    faults: dict[str, dict[str, Any]]
-    result: tuple[int | str, str] | None = None
-    receipt: str = ""
-    paid_at: datetime | None = None
-    timer: asyncio.TimerHandle | None = None
-    called_back: asyncio.Event | None = None
-
-
-@dataclass(slots=True)
-class Subscriber:
-    """A phone and what its owner does; `balance` None is enough for everything."""
-
-    behaviour: str = "pay"
-    balance: Decimal | None = None
-    delay_s: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -218,7 +179,9 @@ class MpesaSimulator:
 
     async def _token(self, request: Request) -> Answer | None:
         self._count("token")
-        if (struck := self.faults.take("token", BEFORE)) and (answer := await self._before(struck)) is not STRIKES_NOT:
+        if (struck := self.faults.take("token", BEFORE)) and (
+            answer := await self._before(struck)
+        ) is not Nothing.STRUCK:
             return answer
         if request.params().get("grant_type") != "client_credentials":
             return self._error(400, "400.008.02", "Invalid grant type passed")
@@ -234,7 +197,7 @@ class MpesaSimulator:
         self._new_token()
         lifetime = int(self.token_lifetime_s)
         expires_in = str(lifetime) if self.random.random() < 0.5 else lifetime  # it is both, over time
-        if (after := self.faults.take("token", AFTER)) and (answer := self._after(after)) is not STRIKES_NOT:
+        if (after := self.faults.take("token", AFTER)) and (answer := self._after(after)) is not Nothing.STRUCK:
             return answer
         return Answer.json({"access_token": self.token, "expires_in": expires_in})
 
@@ -246,7 +209,7 @@ class MpesaSimulator:
     def _count(self, call: str) -> None:
         self.calls[call] = self.calls.get(call, 0) + 1
 
-    def _product(self, call: str, handler: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Any]:
+    def _product(self, call: str, handler: Callable[[dict[str, Any]], Awaitable[Answer | None]]) -> Handler:
         async def product(request: Request) -> Answer | None:
             self._count(call)
             if self.latency_s:
@@ -258,7 +221,7 @@ class MpesaSimulator:
             if self.faults.armed:
                 about = self._about(body)
                 struck = self.faults.take(call, BEFORE, **about)
-                if struck and (answer := await self._before(struck)) is not STRIKES_NOT:
+                if struck and (answer := await self._before(struck)) is not Nothing.STRUCK:
                     return answer
             if self._is_too_fast():
                 return self._error(500, "500.003.02", "Error Occurred: Spike Arrest Violation")
@@ -269,8 +232,7 @@ class MpesaSimulator:
                 return self._invalid("Content-Type")
             if not isinstance(body, dict):
                 return self._error(400, "400.002.05", "Invalid Request Payload")
-            answer = handler(body)
-            return await answer if asyncio.iscoroutine(answer) else answer
+            return await handler(body)
 
         return product
 
@@ -302,7 +264,7 @@ class MpesaSimulator:
             return self._error(404, "404.001.03", "Invalid Access Token")
         return self._error(401, "401.002.01", f"Error Occurred - Invalid Access Token - {token[:28]}")
 
-    async def _before(self, struck: Mapping[str, dict[str, Any]]) -> Any:
+    async def _before(self, struck: Mapping[str, dict[str, Any]]) -> Answer | Nothing | None:
         """Faults that strike before anything happened."""
         if (slow := struck.get("slow")) is not None:
             await asyncio.sleep(float(slow.get("after_s", 1)))
@@ -322,15 +284,15 @@ class MpesaSimulator:
             return self._error(500, "500.003.1001", "Internal Server Error")
         if "lost_answer_before_effect" in struck:
             return None
-        return STRIKES_NOT
+        return Nothing.STRUCK
 
-    def _after(self, struck: Mapping[str, dict[str, Any]]) -> Any:
+    def _after(self, struck: Mapping[str, dict[str, Any]]) -> Answer | Nothing | None:
         """Faults that strike once it has happened."""
         if "lost_answer_after_effect" in struck:
             return None
         if "http_500_after" in struck:
             return self._error(500, "500.003.1001", "Internal Server Error")
-        return STRIKES_NOT
+        return Nothing.STRUCK
 
     # --- STK push ---------------------------------------------------------------------------------------------------
 
@@ -354,8 +316,8 @@ class MpesaSimulator:
             wait = self.prompt_lifetime_s if subscriber.behaviour == "ignore" else wait
             if subscriber.behaviour != "never":
                 prompt.timer = asyncio.get_running_loop().call_later(wait, self._decide, prompt)
-        if faults and (answer := self._after(faults)) is not STRIKES_NOT:
-            return answer  # type: ignore[no-any-return]
+        if faults and (answer := self._after(faults)) is not Nothing.STRUCK:
+            return answer
         return Answer.json(
             {
                 "MerchantRequestID": prompt.merchant_request_id,
@@ -557,8 +519,8 @@ class MpesaSimulator:
             return self._invalid("CheckoutRequestID")
         about = {"phone": prompt.phone, "reference": prompt.reference}
         faults = self.faults.take("stk_query", AFTER | ON_QUERY, **about) if self.faults.armed else {}
-        if faults and (answer := self._after(faults)) is not STRIKES_NOT:
-            return answer  # type: ignore[no-any-return]
+        if faults and (answer := self._after(faults)) is not Nothing.STRUCK:
+            return answer
         result = None if "pending_long" in faults else prompt.result
         if result is None:
             self.queries += 1
@@ -616,94 +578,3 @@ class MpesaSimulator:
             "amount": f"{prompt.amount:.2f}",
             "organizationname": "PenPay",
         }
-
-
-STRIKES_NOT: Any = object()
-
-
-@dataclass
-class Callbacks:
-    """Posts callbacks from a few tasks, each with its own kept connections: plain asyncio, HTTP/1.1."""
-
-    workers: int
-    answered: deque[tuple[int, bytes]] = field(
-        default_factory=lambda: deque(maxlen=100_000)
-    )  # status, body that was sent
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    queue: "asyncio.Queue[tuple[str, bytes, asyncio.Event | None]] | None" = None
-    loop: asyncio.AbstractEventLoop | None = None
-    generation: int = 0
-
-    async def start(self) -> None:
-        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue()
-        self.tasks = [asyncio.create_task(self._work()) for _ in range(self.workers)]
-
-    async def stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    def forget(self) -> None:
-        """Drops what waits to be sent, and what was sent."""
-        self.generation += 1
-        self.answered.clear()
-
-    def post(self, url: str, body: bytes, delay: float, done: asyncio.Event | None = None) -> None:
-        """Sends `body` after `delay` seconds; `done` is set once it was answered, or could not be."""
-        assert self.loop is not None
-        if delay > 0:
-            self.loop.call_later(delay, self._put, self.generation, (url, body, done))
-        else:
-            self._put(self.generation, (url, body, done))
-
-    def _put(self, generation: int, item: tuple[str, bytes, asyncio.Event | None]) -> None:
-        if generation == self.generation and self.queue is not None:
-            self.queue.put_nowait(item)
-
-    async def _work(self) -> None:
-        kept: dict[tuple[str, int], tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
-        assert self.queue is not None
-        while True:
-            url, body, done = await self.queue.get()
-            try:
-                async with asyncio.timeout(10):
-                    status = await self._exchange(kept, url, body)
-            except (OSError, TimeoutError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError):
-                status = 0
-            self.answered.append((status, body))
-            if done is not None:
-                done.set()
-
-    async def _exchange(
-        self, kept: dict[tuple[str, int], tuple[asyncio.StreamReader, asyncio.StreamWriter]], url: str, body: bytes
-    ) -> int:
-        parts = urlsplit(url)
-        tls = ssl.create_default_context() if parts.scheme == "https" else None
-        place = (parts.hostname or "", parts.port or (443 if tls else 80))
-        head = (
-            f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nUser-Agent: Apache-HttpClient\r\n\r\n"
-        ).encode()
-        fresh = place not in kept
-        while True:
-            if place not in kept:
-                kept[place] = await asyncio.open_connection(*place, ssl=tls)
-            reader, writer = kept.pop(place)
-            try:
-                writer.write(head + body)
-                await writer.drain()
-                answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-            except (OSError, EOFError):
-                writer.close()
-                if fresh:
-                    raise
-                fresh = True  # the kept connection had been closed: once more on a new one
-                continue
-            length = re.search(r"\r\ncontent-length: *([0-9]+)", answer)
-            if length is not None:
-                await reader.readexactly(int(length[1]))
-            if length is not None and "\r\nconnection: close" not in answer:
-                kept[place] = (reader, writer)
-            else:
-                writer.close()
-            return int(answer.split(" ", 2)[1])
