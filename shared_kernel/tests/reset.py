@@ -4,6 +4,7 @@ What migrations put into tables (limits, groups, content types) is remembered on
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from django.db import connection, transaction
@@ -17,6 +18,7 @@ _rows_of_migrations: dict[str, Sequence[tuple[Any, ...]]] = {}
 def remember_rows_of_migrations() -> None:
     """To be called once, after `migrate` and before the first test."""
     _rows_of_migrations.clear()
+    _tables.cache_clear()
     for table in _tables_with_rows():
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT * FROM {_name(table)}")
@@ -52,10 +54,15 @@ def _put_back() -> None:
 
 
 def _tables_with_rows() -> list[str]:
-    tables = [table for table in connection.introspection.table_names() if table not in KEPT]
+    tables = _tables(connection.settings_dict["NAME"])
     with connection.cursor() as cursor:
         cursor.execute("SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {_name(table)})" for table in tables))
         return [table for table, holds in zip(tables, cursor.fetchone(), strict=True) if holds]
+
+
+@cache
+def _tables(database: str) -> list[str]:
+    return [table for table in connection.introspection.table_names() if table not in KEPT]
 
 
 def _name(table: str) -> str:

@@ -28,7 +28,7 @@ units = st.lists(st.lists(st.lists(moves, max_size=4), min_size=1, max_size=4), 
 
 
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(units=units, reverse=st.lists(st.integers(0, 50), max_size=3, unique=True))
 def test_any_journals_keep_the_books_balanced_and_the_balances_exact(units, reverse):
     reset_database()
