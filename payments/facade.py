@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
 from identity.facade import users
@@ -63,6 +64,7 @@ deposits = DepositSaga(
     side_by_side=ThreadsSideBySide(max_workers=settings.CALLS_SIDE_BY_SIDE),
     clock=now,
     timing=timing,
+    **({"crash_point": import_string(settings.CRASH_POINT)} if settings.CRASH_POINT else {}),
 )
 
 

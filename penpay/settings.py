@@ -152,6 +152,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = "penpay.formats"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / ".local" / "static"
 WHITENOISE_USE_FINDERS = True
@@ -229,6 +230,7 @@ CALLS_SIDE_BY_SIDE = env.int("CALLS_SIDE_BY_SIDE", default=32)
 SAGA_TIME_SCALE = (
     1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)
 )  # shortens waits in tests and the demo
+CRASH_POINT = "" if PRODUCTION else env.str("CRASH_POINT", default="")  # a dotted path: tests kill a worker between two steps
 DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
 
 # --- Redis and Celery -----------------------------------------------------------------------------------------------
