@@ -132,6 +132,7 @@ class MariaDB(Server):
             f"--bind-address={HOST}",
             "--socket=s",
             "--pid-file=pid",
+            f"--tmpdir={self.data}",  # servers of several runs take the same names for temporary tables
             f"--init-file={self.data / 'users.sql'}",
             "--skip-name-resolve",
             "--skip-log-bin",
@@ -154,7 +155,7 @@ class MariaDB(Server):
         """Make the data directory. A space in a path confuses mariadb-install-db, a shell script: copied afterwards."""
         with tempfile.TemporaryDirectory(prefix="penpay-") as made:
             command = [_found("mariadb-install-db"), "--no-defaults", f"--datadir={made}/data", "--skip-test-db"]
-            command += ["--auth-root-authentication-method=normal", "--innodb-log-file-size=16M"]
+            command += ["--auth-root-authentication-method=normal", "--innodb-log-file-size=16M", f"--tmpdir={made}"]
             command += ["--user=root"] if os.geteuid() == 0 else []
             done = subprocess.run(command, capture_output=True, text=True, cwd=made)
             if done.returncode:
