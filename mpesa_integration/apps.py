@@ -5,3 +5,4 @@ from django.apps import AppConfig
 
 class MpesaIntegrationConfig(AppConfig):
     name = "mpesa_integration"
+    verbose_name = "M-Pesa"

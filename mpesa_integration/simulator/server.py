@@ -95,6 +95,7 @@ class MpesaSimulator:
     books: Books = field(init=False)
     clock: SimulatedClock = field(init=False)
     app: JsonApp = field(init=False)
+    base_url: str = field(init=False, default="")  # where it is served, if whoever serves it says so
 
     def __post_init__(self) -> None:
         self.clock = SimulatedClock(self.start)

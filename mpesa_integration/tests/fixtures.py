@@ -19,21 +19,22 @@ def quick() -> MpesaSimulator:
 def _mpesa_server():
     simulator = quick()
     with serving(simulator.app) as place:
-        yield simulator, f"http://{place}"
+        simulator.base_url = f"http://{place}"
+        with httpx.Client(base_url=simulator.base_url) as http:
+            yield simulator, http
 
 
 @pytest.fixture
 def mpesa_simulator(_mpesa_server, settings):
     """M-Pesa with empty books, quick and without its guards (tests switch them on); the settings point to it."""
-    simulator, base_url = _mpesa_server
+    simulator, http = _mpesa_server
     plain = quick()
     for field in fields(MpesaSimulator):
         if field.init:
             setattr(simulator, field.name, getattr(plain, field.name))
     simulator.consumer_key = f"key-{uuid4().hex}"  # so that no test meets a token of another
-    simulator.base_url = base_url
-    httpx.post(f"{base_url}/_control/reset").raise_for_status()
-    settings.MPESA_BASE_URL = base_url
+    http.post("/_control/reset").raise_for_status()
+    settings.MPESA_BASE_URL = simulator.base_url
     settings.MPESA_CONSUMER_KEY = simulator.consumer_key
     settings.MPESA_CONSUMER_SECRET = simulator.consumer_secret
     settings.MPESA_SHORTCODE = simulator.shortcode
@@ -41,4 +42,4 @@ def mpesa_simulator(_mpesa_server, settings):
     settings.MPESA_CALLBACK_BASE_URL = "http://127.0.0.1:9"  # nobody; tests that want callbacks say where
     settings.MPESA_CALLBACK_ALLOWED_IPS = ["127.0.0.1", "::1"]
     yield simulator
-    httpx.post(f"{base_url}/_control/reset")
+    http.post("/_control/reset")
