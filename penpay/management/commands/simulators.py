@@ -22,6 +22,9 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--host", default=LOOPBACK, help="the address to listen on; others than loopback: containers"
+        )
         parser.add_argument("--mpesa-port", type=port, default=8801, help="0 takes a free one")
         parser.add_argument("--deriv-ws-port", type=port, default=8802, help="0 takes a free one")
         parser.add_argument("--deriv-rest-port", type=port, default=8803, help="not served yet")
@@ -42,7 +45,7 @@ class Command(BaseCommand):
         )
         agents = {agent["loginid"]: agent["token"] for agent in settings.DERIV_AGENTS if agent["platform"] == "ws_v3"}
         deriv = DerivSimulator(agents=agents, limits=limits, duplicate_guard_s=2.0 if limits else 0.0)
-        sockets = {"mpesa": bound(options["mpesa_port"]), "deriv_ws": bound(options["deriv_ws_port"])}
+        sockets = {name: bound(options["host"], options[f"{name}_port"]) for name in ("mpesa", "deriv_ws")}
         apps = {"mpesa": mpesa.app, "deriv_ws": deriv.app}
         ports = {name: opened.getsockname()[1] for name, opened in sockets.items()}
         servers = {name: server(apps[name], port=ports[name]) for name in apps}
@@ -85,12 +88,12 @@ def port(text: str) -> int:
     return number
 
 
-def bound(number: int) -> socket.socket:
-    """A socket on this port, so that a taken one is known before anything starts. Raises `CommandError`."""
+def bound(host: str, number: int) -> socket.socket:
+    """A socket on this address and port, so that a taken one is known before anything starts. Raises `CommandError`."""
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        opened.bind((LOOPBACK, number))
+        opened.bind((host, number))
     except OSError as error:
         opened.close()
         raise CommandError(f"port {number} can't be used: {error.strerror}", returncode=2) from error
