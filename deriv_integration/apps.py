@@ -5,3 +5,4 @@ from django.apps import AppConfig
 
 class DerivIntegrationConfig(AppConfig):
     name = "deriv_integration"
+    verbose_name = "Deriv"

@@ -46,7 +46,7 @@ class TransactionAdmin(ReadOnlyAdmin):
         "events": ("shared_kernel_domainevent", "aggregate_id"),
         "float reservation": ("payments_floatreservation", "transaction_id"),
     }
-    list_display = ("id", "type", "status", "sends", "gets", "customer", "next_step_at", "attempts", "created_at")
+    list_display = ("id", "created_at", "type", "status", "sends", "gets", "customer", "next_step_at", "attempts")
     list_filter = (StatusFilter, TypeFilter)
     find_by = ("id", "user_id", "quote_id", "deriv_transfer_id")
     ordering = ("-id",)

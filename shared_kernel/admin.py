@@ -8,9 +8,10 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from shared_kernel import models
@@ -19,6 +20,7 @@ from shared_kernel.facade import BlindIndexField, EncryptedField
 
 admin.site.site_header = admin.site.site_title = "PenPay back-office"
 admin.site.index_title = "Records"
+admin.site.site_url = None
 
 
 SEALED = (EncryptedField, BlindIndexField)
@@ -53,13 +55,18 @@ class ReadOnlyAdmin(AnyModelAdmin):
 
     actions = None
     list_per_page = 50
+    list_max_show_all = 0
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # a COUNT for each choice
     paginator = ShortCount
     view_on_site = False
     find_by: ClassVar[tuple[str, ...]] = ()
     personal: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {}
+
+    class Media:
+        css = {"all": ["shared_kernel/admin.css"]}
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """What `fields` names; without it every column but the encrypted ones."""
@@ -86,9 +93,11 @@ class ReadOnlyAdmin(AnyModelAdmin):
         _only_read(request)
         return super().changeform_view(request, *args, **kwargs)
 
-    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Django's own log knows nothing of these rows: what happened is in the audit log."""
-        raise PermissionDenied
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """The audit log tells what happened; Django's own log knows nothing of these rows."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return HttpResponseRedirect(page_of("shared_kernel_auditlog", target_type=self.about, target_id=object_id))
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return self.find_by
@@ -167,7 +176,7 @@ def page_of(page: str, **filters: Any) -> str:
         address = reverse(f"admin:{page}_changelist")
     except NoReverseMatch:
         return ""
-    return address + "?" + "&".join(f"{name}={value}" for name, value in filters.items())
+    return f"{address}?{urlencode(filters)}"
 
 
 def row_url(model: type[Model], key: Any) -> str:
@@ -209,7 +218,7 @@ def amount(value: int | None, currency: str) -> str:
 
 def masked(text: str, *, keep: int = 2) -> str:
     """The first and last `keep` characters of personal data, the rest hidden; short texts entirely."""
-    return "" if not text else f"{text[:keep]}***{text[-keep:]}" if len(text) > 3 * keep else "***"
+    return "" if not text else f"{text[:keep]}***{text[-keep:]}" if len(text) >= 3 * keep else "***"
 
 
 def _time(at: Any) -> str:

@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from identity.models import User
 from identity.tests.factories import a_customer
-from shared_kernel.admin import ReadOnlyAdmin
+from shared_kernel.admin import ReadOnlyAdmin, masked
 from shared_kernel.facade import EncryptedField, new_id
 
 pytestmark = pytest.mark.django_db
@@ -204,6 +204,24 @@ def test_a_transaction_leads_to_all_that_belongs_to_it_and_back(staff):
         assert rows.status_code == 200, url
         assert b"1 result" in rows.content or b"\n1 " in rows.content, url
         assert back in rows.content.decode(), url
+
+
+def test_the_history_of_a_record_is_its_audit_log(staff):
+    found = a_payment()
+
+    answer = staff.get(page(found.payment).replace("/change/", "/history/"), follow=True)
+
+    assert answer.status_code == 200
+    assert str(found.payment.id) in answer.redirect_chain[0][0]
+    assert answer.context["cl"].result_count == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "keep", "shown"),
+    [("254712345678", 4, "2547***5678"), ("CR7654321", 2, "CR***21"), ("CR1", 2, "***"), ("", 2, "")],
+)
+def test_personal_data_is_shown_by_its_ends_only(text, keep, shown):
+    assert masked(text, keep=keep) == shown
 
 
 def test_a_record_is_found_by_its_id_or_reference_and_nothing_by_nonsense(staff):

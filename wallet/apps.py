@@ -5,6 +5,7 @@ from django.apps import AppConfig
 
 class WalletConfig(AppConfig):
     name = "wallet"
+    verbose_name = "Ledger"
 
     def ready(self) -> None:
         from shared_kernel.infrastructure.append_only import keep_installed
