@@ -184,7 +184,8 @@ class DjangoIdempotencyKeys:
             raise IdempotencyInFlight("the same request is still running: repeat it in a moment")
         if first.fingerprint != wanted:
             raise IdempotencyKeyReused("this Idempotency-Key was used with another body: take a new key")
-        return first.result
+        known: UUID = first.result
+        return known
 
     def answer(self, key: IdempotencyKey, answer: str) -> None:
         """Stores the answer to repeat, in the commit of the effect."""

@@ -6,8 +6,9 @@ import time
 
 from django.utils import timezone
 
-from shared_kernel.application.delivery import Keyed, Lasting
+from shared_kernel.application.delivery import Keyed, Lasting, Subscriptions
 from shared_kernel.domain.events import AttentionNeeded, MpesaCallbackReceived, TransactionEnded
+from shared_kernel.domain.identifiers import RequestId, TransactionId, UserId
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, new_id, unit_of_work
 
@@ -39,7 +40,7 @@ def see(events):
         )
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     AttentionNeeded: [Keyed("tests.note", note)],
     TransactionEnded: [Lasting(see)],
     MpesaCallbackReceived: [see],
@@ -49,20 +50,29 @@ SUBSCRIPTIONS = {
 def attention(reason="", transaction_id=None):
     """An event for `note`."""
     return AttentionNeeded(
-        transaction_id=transaction_id or new_id(), user_id=new_id(), reason=reason, occurred_at=timezone.now()
+        transaction_id=transaction_id or TransactionId(new_id()),
+        user_id=UserId(new_id()),
+        reason=reason,
+        occurred_at=timezone.now(),
     )
 
 
 def callback(transaction_id=None):
     """An event for `see`."""
     return MpesaCallbackReceived(
-        transaction_id=transaction_id or new_id(), request_id=new_id(), occurred_at=timezone.now()
+        transaction_id=transaction_id or TransactionId(new_id()),
+        request_id=RequestId(new_id()),
+        occurred_at=timezone.now(),
     )
 
 
 def ended(transaction_id=None):
     """An event for `see` that must not be missed."""
     return TransactionEnded(
-        transaction_id=transaction_id or new_id(), user_id=new_id(), type="deposit", status="FAILED", reason="",
+        transaction_id=transaction_id or TransactionId(new_id()),
+        user_id=UserId(new_id()),
+        type="deposit",
+        status="FAILED",
+        reason="",
         occurred_at=timezone.now(),
-    )  # fmt: skip
+    )

@@ -191,7 +191,7 @@ def worker(queues="relay,steps", concurrency=2):
         pytest.skip("a second process needs a server")
     db = connection.settings_dict
     environment = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "shared_kernel.tests.worker_settings",
+        "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
         "DATABASE_URL": f"mysql://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}",
         "CELERY_BROKER_URL": app.conf.broker_url,
         "PYTHONPATH": str(ROOT),

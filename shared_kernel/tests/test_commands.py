@@ -7,6 +7,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from shared_kernel import models
+from shared_kernel.application.delivery import Subscriptions
 from shared_kernel.domain.ports import Context
 from shared_kernel.infrastructure.persistence import DjangoOutboxRepository, acting_as, new_id, unit_of_work
 from shared_kernel.tests.subscribers import attention, callback
@@ -19,7 +20,7 @@ def run(capsys):
     """Runs a command with `--json`; its exit code and the object that it printed."""
 
     def run(*words):
-        code = 0
+        code: int | str | None = 0
         try:
             call_command(words[0], *words[1:], "--json")
         except SystemExit as ended:
@@ -165,4 +166,4 @@ def test_relay_outbox_once_publishes_what_waits(run, settings, tmp_path):
     assert run("relay_outbox", "--once") == (0, {"published": 0})
 
 
-NOBODY = {}
+NOBODY: Subscriptions = {}

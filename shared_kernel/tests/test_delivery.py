@@ -42,7 +42,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class ListBroker:
     """Keeps what is published; `fails` raises after the messages have gone."""
 
-    sent: list = field(default_factory=list)
+    sent: list[list[Letter]] = field(default_factory=list)
     fails: bool = False
 
     def publish(self, messages):
