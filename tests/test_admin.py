@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from identity.models import User
-from identity.tests.factories import a_customer
+from identity.tests.factories import ACustomer, a_customer
 from shared_kernel.admin import ReadOnlyAdmin, masked
 from shared_kernel.facade import EncryptedField, new_id
 
@@ -33,9 +33,11 @@ def row(label: str, **columns: Any) -> Any:
     return apps.get_model(label).objects.create(**columns)
 
 
-def a_payment(number: int = 0, *, phone: str = PHONE, email: str = EMAIL, account: str = ACCOUNT) -> SimpleNamespace:
+def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) -> SimpleNamespace:
     """A deposit with all that belongs to it, in the tables of all contexts; `number` keeps unique columns apart."""
-    who = a_customer(full_name=NAME, phone=phone, email=email, deriv_account=account)
+    given = {"full_name": NAME, "phone": PHONE, "email": EMAIL, "deriv_account": ACCOUNT} | customer
+    who = who or a_customer(**given)
+    phone, account = given["phone"], given["deriv_account"]
     rate = {"mid": Decimal("129.5"), "rate": Decimal(130), "rate_source": "table"}
     quote = row(
         "payments.Quote", id=new_id(), user_id=who.id, type="deposit", send_amount=130000, send_currency="KES",
@@ -178,7 +180,7 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(staff, model):
     ) as one:
         staff.get(listing(model))
     for number in range(1, 4):
-        a_payment(number, phone=f"25471000000{number}", email=f"c{number}@example.org", account=f"CR{number:07}")
+        a_payment(number, phone=f"25471000000{number}", email=f"c{number}@example.org", deriv_account=f"CR{number:07}")
 
     with CaptureQueriesContext(connection) as many:
         staff.get(listing(model))
@@ -189,7 +191,7 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(staff, model):
 
 def test_a_transaction_leads_to_all_that_belongs_to_it_and_back(staff):
     found = a_payment()
-    a_payment(1, phone="254710000001", email="c1@example.org", account="CR0000001")
+    a_payment(1, phone="254710000001", email="c1@example.org", deriv_account="CR0000001")
     back = page(found.payment)
     text = staff.get(back).content.decode()
     links = [unescape(url) for url in re.findall(r'href="(/admin/[a-z_]+/[a-z]+/\?[^"]+)"', text)]

@@ -23,6 +23,7 @@ from identity.tests.factories import PASSWORD, a_customer
 from payments.models import ExchangeRate
 from penpay.wsgi import application
 from shared_kernel.domain.requests import DerivPlatform
+from tests.test_admin import a_payment
 
 pytestmark = pytest.mark.django_db
 
@@ -108,6 +109,38 @@ def test_an_operation_that_needs_a_sign_in_refuses_without_one(method, path, ope
         assert (with_csrf.status_code, with_csrf.json()["code"]) == (401, "not_authenticated")
         assert with_csrf.headers["WWW-Authenticate"]
     assert ("csrf" in needed) is (method in UNSAFE)
+
+
+def device_of(browser: Browser, owner: Any) -> str:
+    return str(browser.get("me/devices").json()["items"][0]["id"])
+
+
+def transaction_of(browser: Browser, owner: Any) -> str:
+    return str(a_payment(who=owner).payment.id)
+
+
+THINGS = {"/api/v1/me/devices/{id}": device_of, "/api/v1/transactions/{id}": transaction_of}
+
+
+def test_somebody_elses_id_is_404_on_every_detail_route():
+    details = {path: found for path, found in document()["paths"].items() if "{" in path}
+    assert set(details) == set(THINGS), "a new detail route: say here how to make such a thing"
+
+    for path, found in details.items():
+        for method in found:
+            owner, other = a_customer(password=PASSWORD), a_customer(password=PASSWORD)
+            mine, theirs = Browser(), Browser()
+            mine.sign_in(owner.email, device="owners-phone")
+            theirs.sign_in(other.email)
+            url = path.replace("{id}", THINGS[path](mine, owner))
+
+            refused, answered = (
+                browser.http.generic(method.upper(), url, headers={"X-CSRFToken": browser.cookies["csrftoken"].value})
+                for browser in (theirs, mine)
+            )
+
+            assert (refused.status_code, refused.headers["Content-Type"]) == (404, "application/problem+json"), path
+            assert answered.status_code in {200, 204}, path
 
 
 def test_every_operation_documents_its_problems_and_closes_its_bodies():
