@@ -104,7 +104,7 @@ def test_a_worker_killed_between_any_two_steps_leaves_every_deposit_to_its_right
     failed = [id for id, status in ends.items() if status == "FAILED"]
     for id in failed:  # only where the prompt surely never left
         assert entries_of(world, id) == 0
-    assert len(failed) <= 2
+    assert len(failed) < len(ids) / 3
     world.books_agree()
 
 
