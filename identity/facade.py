@@ -10,9 +10,9 @@ from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.kyc import DecideKyc, KycDecisions
 from identity.application.registration import Register, Registration
+from identity.infrastructure.directory import DjangoUserDirectory
 from identity.infrastructure.persistence import (
     DjangoSessionRepository,
-    DjangoUserDirectory,
     DjangoUserRepository,
     DjangoVerificationRepository,
 )

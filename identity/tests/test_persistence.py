@@ -124,6 +124,12 @@ def test_a_frozen_or_closed_account_is_told_as_frozen(column):
     assert locked(a_customer(**column).id).is_frozen
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_customer_is_never_read_without_a_lock():
+    with pytest.raises(RuntimeError):
+        users.customer(a_customer().id)
+
+
 def test_strangers_and_staff_are_no_customers():
     staff = a_customer(is_staff=True)
     for unknown in (UserId(new_id()), staff.id):
