@@ -230,7 +230,7 @@ CALLS_SIDE_BY_SIDE = env.int("CALLS_SIDE_BY_SIDE", default=32)
 SAGA_TIME_SCALE = (
     1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)
 )  # shortens waits in tests and the demo
-CRASH_POINT = "" if PRODUCTION else env.str("CRASH_POINT", default="")  # a dotted path: tests kill a worker between two steps
+CRASH_POINT = "" if PRODUCTION else env.str("CRASH_POINT", default="")  # a dotted path: kills a worker there
 DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
 
 # --- Redis and Celery -----------------------------------------------------------------------------------------------

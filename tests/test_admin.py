@@ -94,7 +94,7 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
     )  # fmt: skip
     device = row(
         "identity.Device", id=new_id(), user=who.row, client_id="c", name="Phone", platform="android",
-        secret_hash="5" * 64, slot=1, created_at=NOW, last_seen_at=NOW,
+        secret_hash="5" * 64, slot=2, created_at=NOW, last_seen_at=NOW,
     )  # fmt: skip
     row("identity.Session", id=new_id(), user=who.row, device=device, token_epoch=0, created_at=NOW, expires_at=NOW)
     return SimpleNamespace(payment=payment, who=who, request=request, entry_account=debit)
