@@ -105,7 +105,7 @@ def test_a_frozen_agent_gets_no_new_transaction_and_sends_no_recorded_one(deriv,
     elsewhere = replace(deriv, agents=DjangoAgentRegistry(DjangoAuditLog()))  # another process
     again = deriv.new_transfer(TransactionId(new_id()), 1, JANE, AGENT, TEN, at=now())
     with unit_of_work(), pytest.raises(DerivUnavailable):
-        elsewhere.agent_for(DerivPlatform.WS_V3)
+        replace(deriv, agents=DjangoAgentRegistry(DjangoAuditLog())).agent_for(DerivPlatform.WS_V3)
     with unit_of_work():
         elsewhere.record([again])
 

@@ -582,6 +582,24 @@ def test_a_gap_in_the_book_proves_nothing(adapter, deriv_simulator):
     assert isinstance(adapter.find(transfer), Found)
 
 
+def test_a_gap_where_the_reading_begins_proves_nothing(adapter, deriv_simulator):
+    simulator = deriv_simulator.simulator
+    simulator.clock.advance(600)
+    transfer = a_transfer(created_at=simulator.clock())
+    absent = adapter.find(transfer)  # nothing since: the last entry before stands for the chain
+    deriv_simulator.arm("lost_answer_after_effect", count=1)
+    send(adapter, transfer)
+    simulator.bank.withdraw(simulator.bank.accounts["CR100001"], simulator.bank.accounts[AGENT], 1_00, "thanks")
+    deriv_simulator.arm("statement_gap", call="statement")
+
+    hidden = adapter.find(transfer)
+    simulator.faults.clear()
+
+    assert absent == Absent(proven=True)
+    assert hidden == Absent(proven=False)
+    assert isinstance(adapter.find(transfer), Found)
+
+
 def test_customers_notes_with_our_reference_are_not_taken_for_our_transfer(adapter, deriv_simulator):
     bank = deriv_simulator.simulator.bank
     jane, agent = bank.accounts["CR100001"], bank.accounts[AGENT]
