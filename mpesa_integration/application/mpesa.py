@@ -56,7 +56,7 @@ class Mpesa:
     def record(self, requests: Sequence[MpesaRequest]) -> None:
         """Stores intents: new attempts (one INSERT), or known ones with a higher fence. Raises `PromptOpen`."""
         if new := [request for request in requests if request.fence == 1]:
-            self.requests.add(new, [token_hash(callback_token(self.digest, request.id)) for request in new])
+            self.requests.add(new)
         if again := [request for request in requests if request.fence > 1]:
             self.requests.send_again(again)
 

@@ -24,7 +24,7 @@ class MpesaRequests(Protocol):
     def lock(self, requests: Sequence[MpesaRequest]) -> list[MpesaRequest]:
         """These attempts as they are now, without claims, locked in id order; one SELECT."""
 
-    def add(self, requests: Sequence[MpesaRequest], callback_hashes: Sequence[str]) -> None:
+    def add(self, requests: Sequence[MpesaRequest]) -> None:
         """One INSERT. Raises `PromptOpen`."""
 
     def send_again(self, requests: Sequence[MpesaRequest]) -> None:

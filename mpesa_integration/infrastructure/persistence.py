@@ -14,7 +14,7 @@ from django.db.models import F, FilteredRelation, Model, Q
 from mpesa_integration import models
 from mpesa_integration.domain.callback import Attempt, MpesaCallback, Verdict
 from mpesa_integration.domain.ports import CallbackRepeated
-from mpesa_integration.domain.request import HOLDS_PHONE, PromptOpen
+from mpesa_integration.domain.request import HOLDS_PHONE, PromptOpen, callback_token, token_hash
 from mpesa_integration.infrastructure.tokens import Token
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
@@ -60,10 +60,8 @@ class DjangoMpesaRequests:
         rows = models.MpesaRequest.objects.select_for_update().filter(pk__in=ids).defer("answer").order_by("pk")
         return [to_domain(row) for row in rows]
 
-    def add(self, requests: Sequence[MpesaRequest], callback_hashes: Sequence[str]) -> None:
+    def add(self, requests: Sequence[MpesaRequest]) -> None:
         rows = [to_row(request) for request in requests]
-        for row, callback_hash in zip(rows, callback_hashes, strict=True):
-            row.callback_hash = callback_hash
         try:
             models.MpesaRequest.objects.bulk_create(
                 rows
@@ -139,7 +137,7 @@ def to_claim(row: Any) -> MpesaClaim:
 
 
 def to_row(request: MpesaRequest) -> models.MpesaRequest:
-    """Without the callback token's hash, which is written once, and the raw answer."""
+    """Without the raw answer."""
     checkout = request.checkout_request_id
     return models.MpesaRequest(
         id=request.id,
@@ -152,6 +150,7 @@ def to_row(request: MpesaRequest) -> models.MpesaRequest:
         phone=request.phone.number,
         open_phone=blind_index(PHONE, request.phone.number) if request.status in HOLDS_PHONE else None,
         shortcode=request.shortcode,
+        callback_hash=token_hash(callback_token(blind_index, request.id)),
         status=request.status,
         fence=request.fence,
         code=request.code[:128],

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
+from django.conf import settings
 from uuid_utils.compat import uuid7
 
 from mpesa_integration.facade import mpesa
@@ -11,6 +13,10 @@ from shared_kernel.domain.identifiers import Phone, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import unit_of_work
 
+server_database = pytest.mark.skipif(
+    "sqlite" in settings.DATABASES["default"]["ENGINE"],
+    reason="many threads at once: SQLite in memory locks whole tables",
+)
 PHONE = Phone("254708374149")
 
 

@@ -14,7 +14,7 @@ from mpesa_integration import models
 from mpesa_integration.domain.callback import CallbackKind
 from mpesa_integration.domain.request import callback_token
 from mpesa_integration.facade import mpesa
-from mpesa_integration.tests.factories import a_callback, a_stored_request, conclude, kes, stored
+from mpesa_integration.tests.factories import a_callback, a_stored_request, conclude, kes, server_database, stored
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.outcome import Accepted, Done
 from shared_kernel.domain.requests import RequestStatus
@@ -113,6 +113,7 @@ def test_a_callback_before_the_answer_is_kept_for_the_attempt_that_its_token_nam
     assert stored(request).checkout_request_id == ""  # an id learnt from a claim proves nothing
 
 
+@server_database
 def test_fifty_of_the_same_at_once_are_stored_once_counted_fifty_times_and_start_the_asking_once():
     request, start = an_accepted_request(), threading.Barrier(50)
     body = a_callback(request)
@@ -393,11 +394,13 @@ def claims_of(request, number=1, seconds=5):
     return [(claim.result_code, claim.agrees) for claim in claims]
 
 
+@server_database
 def test_the_simulators_callback_comes_in(provider):
     assert claims_of(deposit()) == [("0", True)]
     assert [status for status, _ in provider.callbacks.answered] == [200]
 
 
+@server_database
 def test_a_callback_that_overtakes_the_answer_is_there_when_the_answer_comes(provider):
     provider.faults.arm({"call": "stk_push", "fault": "callback_before_answer"})
     request = a_stored_request()
@@ -410,6 +413,7 @@ def test_a_callback_that_overtakes_the_answer_is_there_when_the_answer_comes(pro
     assert isinstance(mpesa.query(stored(request)), Done)
 
 
+@server_database
 def test_a_callback_repeated_twenty_times_is_one_claim(provider):
     provider.faults.arm({"call": "stk_push", "fault": "duplicate_callback", "times": 20})
     request = deposit()
@@ -424,6 +428,7 @@ def test_a_callback_repeated_twenty_times_is_one_claim(provider):
     assert len(events()) == 1
 
 
+@server_database
 def test_a_forged_failure_before_the_true_success_is_two_claims_and_the_query_decides(provider):
     provider.faults.arm({"call": "stk_push", "fault": "forged_failure"})
     request = deposit()
@@ -432,6 +437,7 @@ def test_a_forged_failure_before_the_true_success_is_two_claims_and_the_query_de
     assert isinstance(mpesa.query(stored(request)), Done)
 
 
+@server_database
 def test_a_forged_success_is_a_claim_that_the_query_denies(provider):
     provider.faults.arm({"call": "stk_push", "fault": "forged_success"})
     request = deposit()
@@ -441,12 +447,14 @@ def test_a_forged_success_is_a_claim_that_the_query_denies(provider):
     assert provider.books.movements == []
 
 
+@server_database
 def test_a_callback_with_another_amount_disagrees(provider):
     provider.faults.arm({"call": "stk_push", "fault": "wrong_amount", "amount": 9})
 
     assert claims_of(deposit()) == [("0", False)]
 
 
+@server_database
 def test_late_and_lost_callbacks_leave_the_query_to_tell(provider):
     provider.faults.arm({"call": "stk_push", "fault": "late_callback", "after_s": 0.5, "count": 1})
     late = deposit()
@@ -459,6 +467,7 @@ def test_late_and_lost_callbacks_leave_the_query_to_tell(provider):
     assert isinstance(mpesa.query(stored(lost)), Done)
 
 
+@server_database
 def test_a_callback_that_was_held_back_comes_after_the_next_one(provider):
     provider.faults.arm({"call": "stk_push", "fault": "out_of_order", "count": 1})
     first = deposit()
@@ -471,6 +480,7 @@ def test_a_callback_that_was_held_back_comes_after_the_next_one(provider):
     assert order == [second.checkout_request_id, first.checkout_request_id]
 
 
+@server_database
 def test_a_lost_answer_still_leads_to_the_attempt_by_its_own_url(provider):
     provider.faults.arm({"call": "stk_push", "fault": "lost_answer_after_effect"})
     request = deposit()

@@ -43,7 +43,9 @@ def test_the_table_of_results_names_no_code_that_the_contract_does_not():
 
 @needs_contract
 @pytest.mark.parametrize(
-    "row", rows("gateway_error"), ids=lambda row: f"{row['code']} {row.get('match_message', '')}".strip()
+    "row",
+    [row for row in rows("gateway_error") if row["code"] != "HTTP 400 empty"],  # an answer to the token call alone
+    ids=lambda row: f"{row['code']} {row.get('match_message', '')}".strip(),
 )
 def test_every_gateway_error_has_the_contracts_class_for_a_push(row):
     special = {
@@ -52,8 +54,6 @@ def test_every_gateway_error_has_the_contracts_class_for_a_push(row):
         "no connection": Answer(0, failure=Failure.NOT_CONNECTED),
         "no answer": Answer(0, failure=Failure.NO_ANSWER),
     }
-    if row["code"] == "HTTP 400 empty":
-        pytest.skip("an answer to the token call, whose adapter takes anything but a token for none")
     body = {"errorCode": row["code"], "errorMessage": row.get("match_message", "Something else")}
     answer = special.get(row["code"]) or Answer.of(int(row.get("http_status", 500)), json.dumps(body))
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connections
 
 from mpesa_integration import facade
 from mpesa_integration.facade import mpesa
 from mpesa_integration.infrastructure.daraja import DarajaClient
 from mpesa_integration.infrastructure.persistence import DjangoTokens
 from mpesa_integration.infrastructure.tokens import SharedToken
-from mpesa_integration.tests.factories import PHONE, a_request, kes
+from mpesa_integration.tests.factories import PHONE, a_request, kes, server_database
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.money import InvalidAmount
 from shared_kernel.domain.outcome import Accepted, Done, NotSent, Refused, Unknown, Unreadable
@@ -391,6 +392,25 @@ def test_many_threads_that_need_a_token_fetch_one(mpesa_simulator):
         outcomes = list(threads.map(go, requests))
 
     assert all(isinstance(outcome, Accepted) for outcome in outcomes)
+    assert mpesa_simulator.calls["token"] == 1
+
+
+@server_database
+def test_of_many_processes_that_need_a_token_at_once_one_fetches_it(mpesa_simulator, settings):
+    request, start = a_request(), threading.Barrier(8)
+    request.checkout_request_id = "ws_CO_unknown"
+
+    def go(daraja):
+        start.wait()
+        try:
+            return bare(daraja.query(request))
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(go, [another_process(settings) for _ in range(8)]))
+
+    assert outcomes == [Unknown("400.002.02")] * 8  # it came through to the query itself
     assert mpesa_simulator.calls["token"] == 1
 
 

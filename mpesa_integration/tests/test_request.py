@@ -1,19 +1,21 @@
 """What outcomes make of an attempt, in whatever order they come, and how the attempt is kept."""
 
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import permutations
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, OperationalError, connection, connections
 from uuid_utils.compat import uuid7
 
 from mpesa_integration import models
-from mpesa_integration.domain.request import callback_token, conclude as apply, token_hash
+from mpesa_integration.domain.request import PromptOpen, callback_token, conclude as apply, token_hash
 from mpesa_integration.facade import mpesa
-from mpesa_integration.tests.factories import PHONE, a_request, a_stored_request, conclude, kes, stored
+from mpesa_integration.tests.factories import PHONE, a_request, a_stored_request, conclude, kes, server_database, stored
 from shared_kernel.domain.identifiers import Phone, TransactionId
 from shared_kernel.domain.outcome import Accepted, Done, NotSent, Refused, Unknown
 from shared_kernel.domain.requests import RequestStatus as S
@@ -141,7 +143,7 @@ def test_recording_and_concluding_a_group_takes_one_statement_each(django_assert
 def test_a_phone_has_one_open_prompt_and_is_free_once_the_attempt_is_dead_or_done():
     request = a_stored_request()
 
-    with pytest.raises(type_of("PromptOpen")), unit_of_work():
+    with pytest.raises(PromptOpen), unit_of_work():
         mpesa.record([a_request()])
     assert models.MpesaRequest.objects.count() == 1
     assert stored(request).status is S.SENDING
@@ -154,10 +156,26 @@ def test_a_phone_has_one_open_prompt_and_is_free_once_the_attempt_is_dead_or_don
         mpesa.record([a_request()])
 
 
-def type_of(name):
-    from mpesa_integration.domain import request
+@rows
+@server_database
+def test_of_many_prompts_to_one_phone_at_the_same_moment_one_is_stored():
+    start = threading.Barrier(8)
 
-    return getattr(request, name)
+    def go(_):
+        start.wait()
+        try:
+            a_stored_request()
+        except (PromptOpen, OperationalError) as error:
+            return type(error)
+        finally:
+            connections.close_all()
+        return None
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(go, range(8)))
+
+    assert results.count(None) == 1
+    assert models.MpesaRequest.objects.count() == 1
 
 
 @rows
@@ -173,7 +191,7 @@ def test_an_attempt_that_may_still_be_shown_keeps_the_phone(outcome):
 def test_a_group_with_one_busy_phone_is_stored_not_at_all():
     a_stored_request()
 
-    with pytest.raises(type_of("PromptOpen")), unit_of_work():
+    with pytest.raises(PromptOpen), unit_of_work():
         mpesa.record([a_request(phone=Phone("254711000001")), a_request()])
 
     assert models.MpesaRequest.objects.count() == 1
