@@ -1,12 +1,14 @@
 """Identity's repositories over Django."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Model
 
 from identity import models
 from identity.domain.kyc import Kyc, KycStatus
@@ -109,7 +111,7 @@ class DjangoUserRepository:
             tier=user.kyc.tier,
         )
         for device in sorted(user.devices, key=lambda device: device.revoked_at is None):  # freed slots first
-            models.Device.objects.update_or_create(pk=device.id, defaults={"user_id": user.id} | device_columns(device))
+            put(models.Device, device.id, {"user_id": user.id} | device_columns(device))
         if user.deriv_login is not None:
             save_binding(user.id, user.deriv_login)
         self._tell(user)
@@ -117,6 +119,12 @@ class DjangoUserRepository:
     def _tell(self, user: User) -> None:
         self.outbox.append(user.pull_events())
         self.audit.append(user.pull_notes())
+
+
+def put(model: type[Model], id: UUID, columns: Mapping[str, Any]) -> None:
+    """Updates the row or inserts it, under a lock that the caller holds."""
+    if not model._default_manager.filter(pk=id).update(**columns):
+        model._default_manager.create(pk=id, **columns)
 
 
 def to_domain(row: models.User, devices: Sequence[models.Device]) -> User:
@@ -238,14 +246,10 @@ class DjangoSessionRepository:
         return None if row is None else session_to_domain(row)
 
     def save(self, session: Session) -> None:
-        models.Session.objects.update_or_create(
-            pk=session.id, defaults={name: getattr(session, name) for name in SESSION_COLUMNS}
-        )
+        put(models.Session, session.id, {name: getattr(session, name) for name in SESSION_COLUMNS})
         for token in session.tokens:
-            models.RefreshToken.objects.update_or_create(
-                pk=token.id,
-                defaults={"family_id": session.id} | {name: getattr(token, name) for name in TOKEN_COLUMNS},
-            )
+            columns = {name: getattr(token, name) for name in TOKEN_COLUMNS}
+            put(models.RefreshToken, token.id, {"family_id": session.id} | columns)
 
     def end_those_of(self, devices: Collection[DeviceId], *, at: datetime, by: str) -> None:
         models.Session.objects.filter(device_id__in=devices, ended_at=None).update(ended_at=at, ended_by=by)

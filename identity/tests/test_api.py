@@ -411,6 +411,16 @@ def test_access_stops_at_once_when_the_account_is_closed(customer, signed_in):
     assert signed_in.post("auth/refresh").status_code == 401
 
 
+def test_access_stops_with_the_device_alone_and_with_the_epoch_alone(customer, signed_in):
+    models.User.objects.filter(pk=customer.id).update(token_epoch=1)
+    assert not signed_in.is_signed_in()
+    models.User.objects.filter(pk=customer.id).update(token_epoch=0)
+    assert signed_in.is_signed_in()
+    models.Device.objects.update(revoked_at=now(), slot=None)
+    assert not signed_in.is_signed_in()
+    assert signed_in.post("auth/refresh").status_code == 401
+
+
 def test_a_session_ends_for_good_after_thirty_days(signed_in):
     models.Session.objects.update(expires_at=now() - timedelta(seconds=1))
     assert not signed_in.is_signed_in()
