@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from django.test import Client
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
@@ -54,7 +56,7 @@ schema = as_the_customer_sees_it()
 
 
 @pytest.fixture
-def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Callable[..., Any]) -> Browser:
+def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Callable[..., Any]) -> Iterator[Browser]:
     """A signed-in customer who may deposit; Deriv is the simulator, today has a rate."""
     at_simulator = replace(deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
     monkeypatch.setattr(views, "deriv_logins", replace(deriv_logins, deriv=at_simulator))
@@ -66,7 +68,11 @@ def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Callable[..., Any]) ->
     built = a_customer(password=PASSWORD)
     browser = Browser()
     assert browser.sign_in(built.email).status_code == 200
-    return browser
+    for signal in (request_started, request_finished):  # the test's transaction outlives each request
+        signal.disconnect(close_old_connections)
+    yield browser
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @schema.parametrize()
