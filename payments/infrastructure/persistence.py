@@ -20,10 +20,9 @@ from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import AuditLog, OutboxRepository, transition_records
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from shared_kernel.infrastructure.encryption import blind_index
-from shared_kernel.infrastructure.persistence import upsert
+from shared_kernel.infrastructure.rows import insert, update
 
 NAIROBI = ZoneInfo("Africa/Nairobi")
-FROZEN = {"id", "type", "user_id", "quote_id", "created_at", "leased_until"}  # written once, or by the dispatcher alone
 # Money in an unknown or late state first, then what is paid and on its way, then what was only asked for.
 PRIORITY = {
     TransactionStatus.DERIV_TRANSFER_SENT: 1,
@@ -36,6 +35,10 @@ FINISHED = 9  # nothing is left to do by itself: the dispatcher never reads thes
 
 class FloatTooLow(Unavailable):
     """The agent account can't cover it now. Nothing was charged."""
+
+
+class VersionConflict(RuntimeError):
+    """A row changed although it was locked: somebody wrote around the repository."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,9 @@ class DjangoTransactionRepository:
         known = [t for t in transactions if t.version > 0]
         for transaction in transactions:
             transaction.version += 1
-        if fresh:
-            models.Transaction.objects.bulk_create(to_row(t) for t in fresh)
-        if known:  # the rows are locked by get_many; the upsert rewrites them in one statement
-            upsert([to_row(t) for t in known], CHANGING)
+        insert([to_row(t) for t in fresh])
+        if update([to_row(t) for t in known], CHANGING, "old.version = new.version - 1") != len(known):
+            raise VersionConflict("a Transaction changed although it was locked")
         for transaction in transactions:
             self.outbox.append(transaction.pull_events())
             self.audit.append(transition_records("transaction", transaction.id, transaction.pull_transitions()))
@@ -251,10 +253,8 @@ class DjangoFloatReservations:
         row = models.FloatReservation(
             transaction_id=transaction, account=account, amount=amount.amount, created_at=at, released_at=None
         )
-        if beyond:
-            upsert([row], ["created_at", "released_at"])
-        else:
-            models.FloatReservation.objects.bulk_create([row])
+        if not (beyond and update([row], ["created_at", "released_at"])):
+            insert([row])
 
     def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
         held = models.FloatReservation.objects.select_for_update().filter(pk__in=transactions, released_at=None)
@@ -273,7 +273,20 @@ PROMISE = {
     "sqlite": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
     "ON CONFLICT (account) DO UPDATE SET reserved = reserved + excluded.reserved",
 }
-CHANGING = [
-    field.name for field in models.Transaction._meta.concrete_fields if field.name not in FROZEN - {"leased_until"}
-]
+CHANGING = (
+    "status",
+    "version",
+    "login_checked_at",
+    "confirmed_at",
+    "expected_by",
+    "failure_code",
+    "failure_detail",
+    "attention_from",
+    "deriv_transfer_id",
+    "priority",
+    "next_step_at",
+    "leased_until",
+    "attempts",
+    "updated_at",
+)
 assert set(NEXT) == set(TransactionStatus)

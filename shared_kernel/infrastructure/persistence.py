@@ -20,6 +20,7 @@ from shared_kernel.domain.errors import Conflict, Unprocessable
 from shared_kernel.domain.events import Event
 from shared_kernel.domain.identifiers import IdempotencyKey
 from shared_kernel.domain.ports import AuditRecord, Context
+from shared_kernel.infrastructure.rows import insert
 
 new_id: Callable[[], UUID] = uuid7
 now = timezone.now
@@ -82,8 +83,8 @@ class Work:
     def flush(self) -> None:
         for last_step in self.at_end.values():
             last_step()
-        for model, rows in self.rows.items():
-            model._default_manager.bulk_create(rows)
+        for rows in self.rows.values():
+            insert(rows)
 
 
 @contextmanager
@@ -234,19 +235,6 @@ def _insert_if_new(key: IdempotencyKey, fingerprint: str, result: UUID) -> bool:
         finally:
             if patient:
                 cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [settings.LOCK_WAIT_S])
-
-
-def upsert(rows: Sequence[django_models.Model], columns: Sequence[str]) -> None:
-    """Writes `columns` of rows that exist, found by their primary key, in one statement for all of them.
-
-    A row that does not exist is inserted: lock what you write.
-    """
-    if rows:
-        meta = rows[0]._meta
-        target = [meta.pk.name] if meta.pk and connection.features.supports_update_conflicts_with_target else None
-        type(rows[0])._default_manager.bulk_create(
-            rows, update_conflicts=True, update_fields=columns, unique_fields=target
-        )
 
 
 def lock_lost(error: DatabaseError) -> bool:
