@@ -13,6 +13,7 @@ from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
 from payments.application.deposit import CreateDeposit, DepositSaga, Timing
+from payments.application.inquiry import Inquiry
 from payments.application.quotes import CreateQuote, Quotes
 from payments.domain.limits import Limits
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
@@ -24,6 +25,7 @@ from payments.infrastructure.persistence import (
     to_row,
 )
 from payments.infrastructure.rates import RateTable
+from payments.infrastructure.verification import verify_statuses
 from shared_kernel.infrastructure.coordination import ThreadsSideBySide
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -66,6 +68,7 @@ deposits = DepositSaga(
     timing=timing,
     **({"crash_point": import_string(settings.CRASH_POINT)} if settings.CRASH_POINT else {}),
 )
+inquiry = Inquiry(mpesa, deriv, unit_of_work)
 
 
 def first_answer(transaction: Transaction) -> str:
@@ -81,6 +84,7 @@ __all__ = [
     "TransactionType",
     "deposits",
     "first_answer",
+    "inquiry",
     "limits",
     "new_id",
     "now",
@@ -89,4 +93,5 @@ __all__ = [
     "rates",
     "transactions",
     "users",
+    "verify_statuses",
 ]

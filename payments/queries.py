@@ -49,6 +49,12 @@ def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
     return models.Transaction.objects.filter(pk=id, user_id=user_id).first()
 
 
+def standing(id: UUID) -> dict[str, str] | None:
+    """Where any Transaction stands, for staff: `status`, `attention_from`, `failure_code`; None if there is none."""
+    names = ("status", "attention_from", "failure_code")
+    return models.Transaction.objects.filter(pk=id).values(*names).first()
+
+
 def timelines(ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:
     """Each Transaction's changes of status, oldest first, from the audit log; one SELECT."""
     rows = AuditLog.objects.filter(

@@ -20,7 +20,14 @@ from payments.domain.ports import (
     TransactionRepository,
     UserDirectory,
 )
-from payments.domain.transaction import FINAL, Transaction, TransactionStatus as S, TransactionType
+from payments.domain.transaction import (
+    FINAL,
+    Transaction,
+    TransactionNotFound,
+    TransactionStatus,
+    TransactionStatus as S,
+    TransactionType,
+)
 from shared_kernel.application.runner import Answer, Call, Runner, Step
 from shared_kernel.domain.errors import Conflict, Forbidden
 from shared_kernel.domain.events import Event
@@ -597,6 +604,20 @@ class DepositSaga:
         """Brings these deposits as far as they can go now. Raises `StepsFailed`."""
         runner = Runner(self, self.unit_of_work, self.side_by_side, self.clock, crash_point=self.crash_point)
         runner.advance(ids)
+
+    def resume(self, id: TransactionId, *, why: str) -> TransactionStatus:
+        """A person sends it back to where it came from; answers that status. What is due then is `drive`'s.
+
+        Raises `TransactionNotFound`, `NothingToResume`.
+        """
+        with self.unit_of_work():
+            found = self.load([id], ())
+            if not found:
+                raise TransactionNotFound("no such deposit")
+            [transaction] = found
+            transaction.resume(why=why, at=self.clock())
+            self.save([transaction], ())
+            return transaction.status
 
     # --- what the runner asks ---------------------------------------------------------------------------------------
 

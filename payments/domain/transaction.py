@@ -66,7 +66,17 @@ NEXT: dict[TransactionStatus, frozenset[TransactionStatus]] = {
     S.REFUND_PENDING: frozenset({S.COMPLETED, S.REFUNDED, S.NEEDS_ATTENTION}),
     S.REFUNDED: frozenset({S.NEEDS_ATTENTION}),
     S.NEEDS_ATTENTION: frozenset(
-        {S.AWAITING_MPESA, S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.COMPLETED, S.REFUND_PENDING, S.FAILED, S.CREATED}
+        {
+            S.CREATED,
+            S.AWAITING_MPESA,
+            S.MPESA_CONFIRMED,
+            S.DERIV_TRANSFER_SENT,
+            S.COMPLETED,
+            S.EXPIRED,
+            S.FAILED,
+            S.REFUND_PENDING,
+            S.REFUNDED,
+        }
     ),
 }
 FINAL = frozenset({S.COMPLETED, S.REJECTED, S.EXPIRED, S.FAILED, S.REFUNDED})
@@ -236,7 +246,7 @@ class Transaction(Aggregate):
         self.confirmed_at = at
         self.failure_code = self.failure_detail = ""
         if self.rate.holds(at):
-            self.reserve_again = self.status in FINAL
+            self.reserve_again = (self.attention_from or self.status) in FINAL
             self._move_to(S.MPESA_CONFIRMED, at=at)
             self._again(at, at=at)
         else:
@@ -294,7 +304,7 @@ class Transaction(Aggregate):
         if self.status is not S.NEEDS_ATTENTION or self.attention_from is None:
             raise NothingToResume(f"{self.id} is {self.status}: only a Transaction in NEEDS_ATTENTION can be resumed")
         self._move_to(self.attention_from, at=at, why=why)
-        self.attention_from, self.failure_code = None, ""
+        self.failure_code = ""
         self._again(at, at=at)
 
     def wait(self, until: datetime, *, at: datetime) -> None:
@@ -337,6 +347,8 @@ class Transaction(Aggregate):
         if status not in NEXT[self.status]:
             raise IllegalTransition(f"{self.id}: {self.status} to {status}")
         self.transitions.append(Transition(self.status, status, at, why))
+        if self.status is S.NEEDS_ATTENTION:
+            self.attention_from = None
         self.status = status
         self._touch(at)
 

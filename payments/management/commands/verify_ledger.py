@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from payments import facade
+from payments.facade import verify_statuses
 from wallet.facade import snapshot, verify_ledger
 
 
@@ -42,10 +42,8 @@ def _verify(bar: Progress) -> dict[str, Any]:
     task = bar.add_task("ledger", total=None)
     report = verify_ledger(lambda check, done, total: bar.update(task, description=check, completed=done, total=total))
     found = asdict(report)
-    verify_statuses = getattr(facade, "verify_statuses", None)
-    if verify_statuses is not None:
-        found["checks"].append("statuses")
-        found["findings"] += [asdict(finding) for finding in verify_statuses()]
+    found["checks"] += ["statuses", "on_the_way", "reservations"]
+    found["findings"] += [asdict(finding) for finding in verify_statuses()]
     return {"ok": not found["findings"], **found}
 
 

@@ -1,0 +1,130 @@
+"""Valid things of payments, with what matters to a test: deposits in any status with their entries, quotes, rates."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from payments import models
+from payments.domain.transaction import FINAL, UNPAID, Transaction, TransactionStatus as S, TransactionType
+from payments.facade import deposits, transactions
+from shared_kernel.domain.events import Transition
+from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
+from shared_kernel.domain.money import Currency, LockedRate, Money
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
+from wallet.facade import deriv_agent, ledger
+
+AGENT, SHORTCODE = "CR900001", "174379"
+MID, RATE = Decimal("129.50000000"), Decimal("131.96050000")
+SENT = {S.COMPLETED}
+RECEIVED = {S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.COMPLETED}
+
+
+def kes(shillings: int) -> Money:
+    return Money(shillings * 100, Currency.KES)
+
+
+def usd(cents: int) -> Money:
+    return Money(cents, Currency.USD)
+
+
+def a_rate(*, at: datetime, holds: timedelta = timedelta(minutes=30), **over: Any) -> LockedRate:
+    given = {"mid": MID, "rate": RATE, "source": "test", "locked_at": at, "expires_at": at + holds} | over
+    return LockedRate(Currency.USD, Currency.KES, **given)
+
+
+def a_deposit(
+    *, shillings: int = 1300, at: datetime | None = None, user: UUID | None = None, **over: Any
+) -> Transaction:
+    """A new one, not stored; `over` are attributes to change."""
+    at = at or now()
+    deposit = Transaction.create(
+        TransactionId(over.pop("id", None) or new_id()),
+        user_id=UserId(user or new_id()),
+        quote_id=QuoteId(new_id()),
+        amount=kes(shillings),
+        rate=over.pop("rate", None) or a_rate(at=at),
+        phone=Phone("254712345678"),
+        login=DerivLogin(DerivPlatform.WS_V3, "CR100001"),
+        agent=AGENT,
+        login_checked_at=at,
+        at=at,
+    )
+    for name, value in over.items():
+        setattr(deposit, name, value)
+    return deposit
+
+
+def a_float(dollars: int = 100_000, agent: str = AGENT) -> None:
+    """An opening balance on the agent account."""
+    with unit_of_work():
+        ledger.post_opening(deriv_agent(agent), usd(dollars * 100), reference=f"test:{new_id()}", at=now())
+
+
+def a_stored_deposit(status: S = S.CREATED, **given: Any) -> Transaction:
+    """Committed in that status, with the entries and the reservation that belong to it. Needs `a_float`."""
+    deposit = a_deposit(**given)
+    at = deposit.created_at
+    with unit_of_work():
+        transactions.save_many([deposit])
+        deposits.reservations.reserve(deposit.agent, deposit.id, deposit.payout, at=at)
+    if status is S.CREATED:
+        return deposit
+    with unit_of_work():
+        [deposit] = transactions.get_many([deposit.id], TransactionType.DEPOSIT)
+        deposit.transitions.append(Transition(deposit.status, status, at))
+        deposit.status, deposit.touched = status, True
+        if status in RECEIVED:
+            deposit.confirmed_at = at
+            receive(deposit)
+        if status in SENT:
+            deposit.deriv_transfer_id = DerivTransferId(str(new_id())[:18])
+            send(deposit)
+        if status in FINAL or status is S.REFUND_PENDING:
+            deposit.next_step_at = None
+        deposits.save([deposit], ())
+    assert (status in UNPAID) == (status not in RECEIVED) or status is S.NEEDS_ATTENTION
+    return deposit
+
+
+def receive(deposit: Transaction, amount: Money | None = None) -> None:
+    """Posts the received leg, in the caller's unit of work."""
+    key = f"mpesa:{SHORTCODE}:{new_id()}"
+    paid = amount or deposit.amount
+    ledger.post_deposit_received(
+        deposit.id, deposit.user_id, paid, shortcode=SHORTCODE, provider_key=key, at=deposit.created_at
+    )
+
+
+def send(deposit: Transaction) -> None:
+    """Posts the sent leg, in the caller's unit of work."""
+    split = deposit.rate.split_deposit(deposit.amount)
+    key = f"deriv:{AGENT}:{new_id()}"
+    ledger.post_deposit_sent(
+        deposit.id, deposit.user_id, split, deposit.payout, agent=AGENT, provider_key=key, at=deposit.created_at
+    )
+
+
+def todays_rate(**over: Any) -> models.ExchangeRate:
+    """A valid row of the rate table, straight into the database."""
+    at = datetime.now(UTC)
+    given = {
+        "mid": MID,
+        "margin_bps": 190,
+        "valid_from": at - timedelta(hours=1),
+        "valid_until": at + timedelta(days=1),
+    }
+    return models.ExchangeRate.objects.create(**given | over, set_by="a", approved_by="b")
+
+
+def a_quote(user: UUID, **over: Any) -> models.Quote:
+    """A row of `quotes` that this customer can accept."""
+    at = datetime.now(UTC)
+    given: dict[str, Any] = {
+        "id": new_id(), "user_id": user, "type": "deposit", "send_amount": 130000, "send_currency": "KES",
+        "get_currency": "USD", "mid": MID, "rate": RATE, "rate_source": "test", "created_at": at,
+        "expires_at": at + timedelta(minutes=2),
+    } | over  # fmt: skip
+    given.setdefault("get_amount", int(Decimal(given["send_amount"]) / RATE))
+    return models.Quote.objects.create(**given)
