@@ -245,6 +245,8 @@ class DjangoFloatReservations:
     def reserve(
         self, account: str, transaction: TransactionId, amount: Money, *, at: datetime, beyond: bool = False
     ) -> None:
+        if beyond and models.FloatReservation.objects.filter(pk=transaction, released_at=None).exists():
+            return  # it has kept the one it had
         with connection.cursor() as cursor:  # one statement, so that first uses of an account can't block each other
             cursor.execute(PROMISE[connection.vendor], [account, amount.amount])
         reserved: int = models.FloatAccount.objects.values_list("reserved", flat=True).get(pk=account)
