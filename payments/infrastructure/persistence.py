@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db import connection, transaction as database
-from django.db.models import F, Q, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import F, Q
 
 from payments import models
 from payments.domain.limits import LimitRule, Moved
@@ -20,7 +21,7 @@ from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import AuditLog, OutboxRepository, transition_records
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from shared_kernel.infrastructure.encryption import blind_index
-from shared_kernel.infrastructure.rows import insert, update
+from shared_kernel.infrastructure.rows import binary_mark, insert, update
 
 NAIROBI = ZoneInfo("Africa/Nairobi")
 # Money in an unknown or late state first, then what is paid and on its way, then what was only asked for.
@@ -182,24 +183,46 @@ class DjangoQuoteBook:
         )
 
     def take(self, id: QuoteId, transaction: TransactionId) -> Quote | None:
-        row = models.Quote.objects.select_for_update().filter(pk=id).first()
-        if row is None:
-            return None
-        if row.transaction_id is None:
-            models.Quote.objects.filter(pk=id).update(transaction_id=transaction)
-        send, get = Currency(row.send_currency), Currency(row.get_currency)
-        base, quote = (get, send) if row.type == TransactionType.DEPOSIT else (send, get)
+        mark = binary_mark()
+        locking = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {QUOTE} FROM quotes WHERE id = {mark}{locking}", [id.bytes])  # noqa: S608 - our names
+            row = cursor.fetchone()
+            if row is None:
+                return None
+            user, kind, sent, send, got, get, mid, rate, source, created_at, expires_at, used_by = row
+            if used_by is None:
+                cursor.execute(
+                    f"UPDATE quotes SET transaction_id = {mark} WHERE id = {mark}",  # noqa: S608 - our own names
+                    [transaction.bytes, id.bytes],
+                )
+        type = TransactionType(kind)
+        you_send, you_get = Money(sent, Currency(send)), Money(got, Currency(get))
+        base, quote = (you_get, you_send) if type is TransactionType.DEPOSIT else (you_send, you_get)
+        made, ends = as_utc(created_at), as_utc(expires_at)
         return Quote(
-            QuoteId(row.id),
-            UserId(row.user_id),
-            TransactionType(row.type),
-            Money(row.send_amount, send),
-            Money(row.get_amount, get),
-            LockedRate(base, quote, row.mid, row.rate, row.rate_source, row.created_at, row.expires_at),
-            row.created_at,
-            row.expires_at,
-            TransactionId(row.transaction_id) if row.transaction_id else None,
+            id,
+            UserId(UUID(bytes=bytes(user))),
+            type,
+            you_send,
+            you_get,
+            LockedRate(base.currency, quote.currency, Decimal(str(mid)), Decimal(str(rate)), source, made, ends),
+            made,
+            ends,
+            TransactionId(UUID(bytes=bytes(used_by))) if used_by else None,
         )
+
+
+QUOTE = (
+    "user_id, type, send_amount, send_currency, get_amount, get_currency, mid, rate, rate_source, "
+    "created_at, expires_at, transaction_id"
+)
+
+
+def as_utc(value: datetime | str) -> datetime:
+    """A time as a raw cursor gives it: naive UTC, on SQLite as text."""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -207,33 +230,47 @@ class DjangoLimitBook:
     """`limit_rules`, and sums over `transactions`."""
 
     def rules(self, subjects: Sequence[str], *, at: datetime) -> Mapping[tuple[str, Currency], LimitRule]:
-        rows = models.LimitRule.objects.filter(subject__in=subjects, valid_from__lte=at).order_by("valid_from")[:1000]
+        places = ", ".join(["%s"] * len(subjects))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT subject, currency, minimum, maximum, per_day, per_month FROM limit_rules "  # noqa: S608
+                f"WHERE subject IN ({places}) AND valid_from <= %s ORDER BY valid_from LIMIT 1000",
+                [*subjects, connection.ops.adapt_datetimefield_value(at)],
+            )
+            rows = cursor.fetchall()
         found = {}
-        for row in rows:
-            currency = Currency(row.currency)
-            day, month = (None if sum is None else Money(sum, currency) for sum in (row.per_day, row.per_month))
-            least, most = Money(row.minimum, currency), Money(row.maximum, currency)
-            found[row.subject, currency] = LimitRule(row.subject, least, most, day, month)
+        for subject, code, *amounts in rows:
+            currency = Currency(code)
+            least, most, day, month = (None if sum is None else Money(sum, currency) for sum in amounts)
+            assert least is not None
+            assert most is not None
+            found[subject, currency] = LimitRule(subject, least, most, day, month)
         return found
 
     def moved(self, user: UserId, type: TransactionType, currency: Currency, *, at: datetime) -> Moved:
-        local = at.astimezone(NAIROBI)
-        today = local.replace(hour=0, minute=0, second=0, microsecond=0)
+        today = at.astimezone(NAIROBI).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
-        ended = [status for status in UNPAID if status not in OPEN]
-        column = "amount" if type is TransactionType.DEPOSIT else "payout_amount"
-        sums = models.Transaction.objects.filter(
-            Q(currency=currency) if type is TransactionType.DEPOSIT else Q(payout_currency=currency),
-            user_id=user, type=type, created_at__gte=month,
-        ).exclude(status__in=ended).aggregate(
-            month=Coalesce(Sum(column), 0), today=Coalesce(Sum(column, filter=Q(created_at__gte=today)), 0)
-        )  # fmt: skip
-        return Moved(Money(int(sums["today"]), currency), Money(int(sums["month"]), currency))
+        day_begins, month_begins = (connection.ops.adapt_datetimefield_value(begin) for begin in (today, month))
+        amount, code = (
+            ("amount", "currency") if type is TransactionType.DEPOSIT else ("payout_amount", "payout_currency")
+        )
+        mark = binary_mark()
+        places = ", ".join(["%s"] * len(ENDED_UNPAID))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT COALESCE(SUM(CASE WHEN created_at >= %s THEN {amount} END), 0), COALESCE(SUM({amount}), 0) "  # noqa: S608
+                f"FROM transactions WHERE user_id = {mark} AND type = %s AND {code} = %s AND created_at >= %s "
+                f"AND status NOT IN ({places})",
+                [day_begins, user.bytes, type, currency, month_begins, *ENDED_UNPAID],
+            )
+            sums = cursor.fetchone()
+        return Moved(*(Money(int(sum), currency) for sum in sums))
 
 
 OPEN = frozenset(
     {TransactionStatus.CREATED, TransactionStatus.UNDER_REVIEW, TransactionStatus.AWAITING_MPESA}
 )  # not paid yet, but may be
+ENDED_UNPAID = sorted(UNPAID - OPEN)
 
 
 @dataclass(frozen=True)
@@ -249,7 +286,8 @@ class DjangoFloatReservations:
             return  # it has kept the one it had
         with connection.cursor() as cursor:  # one statement, so that first uses of an account can't block each other
             cursor.execute(PROMISE[connection.vendor], [account, amount.amount])
-        reserved: int = models.FloatAccount.objects.values_list("reserved", flat=True).get(pk=account)
+            cursor.execute("SELECT reserved FROM float_accounts WHERE account = %s", [account])
+            [reserved] = cursor.fetchone()
         if not beyond and self.ledger.deriv_balance(account).amount < reserved:
             raise FloatTooLow("deposits of this amount are not possible right now: please try again later")
         row = models.FloatReservation(

@@ -190,7 +190,12 @@ class DjangoIdempotencyKeys:
 
     def answer(self, key: IdempotencyKey, answer: str) -> None:
         """Stores the answer to repeat, in the commit of the effect."""
-        models.IdempotencyKey.objects.filter(scope=key.scope, key=key.key).update(answer=answer)
+        name = connection.ops.quote_name("key")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE idempotency_keys SET answer = %s WHERE scope = %s AND {name} = %s",  # noqa: S608 - our own names
+                [answer, key.scope, key.key],
+            )
 
     def answer_of(self, key: IdempotencyKey) -> str:
         """The answer stored for a claimed key; empty when it is unknown."""

@@ -68,6 +68,13 @@ def update(rows: Sequence[models.Model], names: Sequence[str], where: str = "") 
     return found
 
 
+def binary_mark() -> str:
+    """The placeholder of a value in bytes, as a UUID's."""
+    operations: Any = connection.ops
+    mark: str = operations.binary_placeholder_sql(b"")
+    return mark
+
+
 @cache
 def _plan(
     model: type[models.Model], vendor: str, names: tuple[str, ...] | None
@@ -80,7 +87,7 @@ def _plan(
     ]
     if names:
         fields.sort(key=lambda field: names.index(field.name))
-    binary: str = connection.ops.binary_placeholder_sql(b"")
+    binary = binary_mark()
     return (
         [connection.ops.quote_name(str(field.column)) for field in fields],
         [binary if isinstance(field, UuidField) else "%s" for field in fields],
