@@ -106,6 +106,7 @@ class MpesaSimulator:
             matchers=frozenset({"phone", "reference"}),
         )
         self.callbacks = Callbacks(self.callback_workers)
+        self.resets = 0
         self._forget()
         routes = {
             ("GET", "/oauth/v1/generate"): self._token,
@@ -127,6 +128,7 @@ class MpesaSimulator:
         for prompt in self.prompts.values():
             if prompt.timer is not None:
                 prompt.timer.cancel()
+        self.resets += 1
         self.clock.reset()
         self.faults.clear()
         self.books.movements.clear()
@@ -203,7 +205,8 @@ class MpesaSimulator:
         return Answer.json({"access_token": self.token, "expires_in": expires_in})
 
     def _new_token(self) -> None:
-        self.token = b64encode(self.random.randbytes(21)).decode().replace("+", "a").replace("/", "b")
+        fresh = Random(f"{self.seed} {self.resets} {self.tokens_given}").randbytes(21)  # a reset ends tokens, too
+        self.token = b64encode(fresh).decode().replace("+", "a").replace("/", "b")
         self.token_until = self.clock() + timedelta(seconds=self.token_lifetime_s)
         self.tokens_given += 1
 
@@ -268,7 +271,10 @@ class MpesaSimulator:
     async def _before(self, struck: Mapping[str, dict[str, Any]]) -> Answer | Nothing | None:
         """Faults that strike before anything happened."""
         if (slow := struck.get("slow")) is not None:
+            before = self.resets
             await asyncio.sleep(float(slow.get("after_s", 1)))
+            if self.resets != before:
+                return None
         if "token_superseded" in struck:  # somebody else took a token with our key
             self._new_token()
         if "rate_limited" in struck:
