@@ -21,4 +21,5 @@ COPY . .
 RUN python -m compileall -q .
 USER penpay
 EXPOSE 8000
-CMD ["gunicorn", "penpay.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "4", "--threads", "4", "--access-logfile", "-"]
+# no access log: a callback's path holds its secret
+CMD ["gunicorn", "penpay.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "4", "--threads", "4"]
