@@ -226,6 +226,9 @@ if PRODUCTION and not DERIV_AGENTS:
 # --- payments -------------------------------------------------------------------------------------------------------
 QUOTE_TTL_S = env.int("QUOTE_TTL_S", default=120)
 RATE_LOCK_S = env.int("RATE_LOCK_S", default=1800)
+RELAY_HOLD_AT = env.int(
+    "RELAY_HOLD_AT", default=3
+)  # messages that wait for workers; then events gather for larger groups
 CALLS_SIDE_BY_SIDE = env.int("CALLS_SIDE_BY_SIDE", default=32)
 SAGA_TIME_SCALE = (
     1.0 if PRODUCTION else env.float("SAGA_TIME_SCALE", default=1.0)

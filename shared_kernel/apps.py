@@ -10,10 +10,10 @@ class SharedKernelConfig(AppConfig):
     def ready(self) -> None:
         from shared_kernel import models
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
-        from shared_kernel.infrastructure.broker import Wake
+        from shared_kernel.infrastructure.broker import wake
         from shared_kernel.infrastructure.persistence import on_outbox_commit
 
-        on_outbox_commit(Wake())
+        on_outbox_commit(wake)
 
         keep_installed(
             self,

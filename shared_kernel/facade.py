@@ -4,7 +4,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
-from shared_kernel.infrastructure.broker import CeleryBroker
+from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
@@ -38,6 +38,7 @@ __all__ = [
     "relay",
     "subscriptions",
     "unit_of_work",
+    "wake",
 ]
 
 
@@ -49,6 +50,6 @@ def subscriptions() -> Subscriptions:
 
 audit = DjangoAuditLog()
 outbox_queue = DjangoOutboxQueue(retry_after)
-relay = Relay(outbox_queue, CeleryBroker(), subscriptions)
+relay = Relay(outbox_queue, CeleryBroker(), subscriptions, hold_at=settings.RELAY_HOLD_AT)
 dead_letters = DeadLetters(DjangoParkedEvents(), audit, unit_of_work, now)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

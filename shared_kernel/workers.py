@@ -8,7 +8,7 @@ from celery import shared_task
 from django.db import close_old_connections
 
 from shared_kernel.domain.ports import Context, Letter
-from shared_kernel.facade import delivery, relay
+from shared_kernel.facade import delivery, relay, wake
 
 log = logging.getLogger(__name__)
 
@@ -46,3 +46,4 @@ def deliver_events(self: Any, *, type_name: str, events: list[dict[str, Any]]) -
         for event in events
     ]
     delivery.deliver(letters, redelivered=bool((self.request.delivery_info or {}).get("redelivered")))
+    wake()  # the relay may have held events back while this message waited

@@ -83,14 +83,18 @@ class Relay:
     outbox: OutboxQueue
     broker: Broker
     subscriptions: Callable[[], Subscriptions]
+    hold_at: int = 0  # messages: while so many wait for a worker, events gather in the outbox, for larger groups
 
     def drain(self) -> int:
-        """Publishes until nothing waits; how many. Raises what the broker raises: those events go next time."""
+        """Publishes until nothing waits, or enough does; how many.
+
+        Raises what the broker raises: those events go next time.
+        """
         followed = self.subscriptions()
         confirm = {kind.__name__ for kind, followers in followed.items() if must_arrive(followers)}
         nobody = {name for name, kind in Event.types.items() if not followed.get(kind)}
         total = 0
-        while True:
+        while not self.hold_at or self.broker.waiting() < self.hold_at:
             with self.outbox.claim(BATCH, confirm, CONFIRM_WITHIN) as letters:
                 self.broker.publish(messages([letter for letter in letters or () if letter.type not in nobody]))
             if letters is None:
@@ -99,6 +103,7 @@ class Relay:
             # Looked at after the claim's lock is given up: whoever found it taken has left its events to us.
             if not letters or (len(letters) < BATCH and not self.outbox.waiting()):
                 return total
+        return total
 
 
 def must_arrive(followers: Sequence[Subscriber]) -> bool:

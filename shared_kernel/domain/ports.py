@@ -192,6 +192,9 @@ class Broker(Protocol):
     def publish(self, messages: Sequence[Sequence[Letter]]) -> None:
         """All of them in this order, in one round trip. Raises what its client raises; some may have gone by then."""
 
+    def waiting(self) -> int:
+        """How many messages no worker has taken yet."""
+
 
 class ActingAs(Protocol):
     """Sets who is acting inside; `each` says it for single aggregates, by their id as text."""

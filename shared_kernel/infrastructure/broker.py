@@ -47,6 +47,12 @@ class CeleryBroker:
                     argsrepr="", kwargsrepr="",  # else the payloads stand in the header once more
                 )  # fmt: skip
 
+    def waiting(self) -> int:
+        app = celery_app()
+        queue = app.amqp.router.route({}, DELIVER)["queue"]
+        with app.producer_pool.acquire(block=True) as producer:
+            return _length(producer.channel, queue.name)
+
 
 def _plain(letter: Letter) -> dict[str, Any]:
     return {
@@ -116,10 +122,18 @@ def _close(channel: Any) -> None:
 def _ask_for_relay(channel: Any) -> None:
     app = celery_app()
     queue = app.amqp.router.route({}, RELAY)["queue"]
-    try:
-        waits = channel.queue_declare(queue=queue.name, passive=True).message_count
-    except ChannelError:  # no such queue: empty, for Redis
-        waits = 0
-    if not waits:
+    if not _length(channel, queue.name):
         with app.amqp.Producer(channel, auto_declare=False) as producer:
             app.send_task(RELAY, producer=producer, retry=False, ignore_result=True)
+
+
+def _length(channel: Any, queue: str) -> int:
+    """Messages in the queue that nobody has taken."""
+    try:
+        waiting: int = channel.queue_declare(queue=queue, passive=True).message_count
+    except ChannelError:  # no such queue: empty, for Redis
+        return 0
+    return waiting
+
+
+wake = Wake()

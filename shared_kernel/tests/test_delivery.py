@@ -50,6 +50,9 @@ class ListBroker:
         if self.fails:
             raise ConnectionError
 
+    def waiting(self):
+        return len(self.sent)
+
     @property
     def letters(self):
         return [letter for message in self.sent for letter in message]
@@ -95,6 +98,18 @@ def in_thread(work):
 
 
 # --- what commits together -------------------------------------------------------------------------------------------
+
+
+def test_while_enough_messages_wait_for_workers_events_gather_in_the_outbox():
+    commit(*(callback() for _ in range(5)))
+    broker = ListBroker(sent=[[], []])
+    relay = Relay(DjangoOutboxQueue(retry_after), broker, lambda: subscribers.SUBSCRIPTIONS, hold_at=2)
+
+    held = relay.drain()
+    broker.sent.clear()
+    published = relay.drain()
+
+    assert (held, published, len(broker.letters)) == (0, 5, 5)
 
 
 def test_an_event_and_its_audit_row_are_invisible_after_a_rollback():
