@@ -55,7 +55,7 @@ if env.bool("USE_PYMYSQL", default=False):
 
 # --- database -------------------------------------------------------------------------------------------------------
 DATABASE_URL = required("DATABASE_URL", f"sqlite:///{BASE_DIR / '.local' / 'penpay.sqlite3'}")
-if "migrate" in sys.argv[1:2] and env.str("MIGRATION_DATABASE_URL", default=""):
+if {"migrate", "verify_ledger"} & set(sys.argv[1:2]) and env.str("MIGRATION_DATABASE_URL", default=""):
     DATABASE_URL = env.str("MIGRATION_DATABASE_URL")
 LOCK_WAIT_S = env.int("DATABASE_LOCK_WAIT_S", default=1 if APP_ENV == "testing" else 5)
 

@@ -65,8 +65,10 @@ class Money:
     @classmethod
     def of_decimal(cls, value: Decimal, currency: Currency) -> "Money":
         """Exact conversion of whole units. Raises `InvalidAmount` when `value` has more digits than the currency."""
+        if not value.is_finite() or value.adjusted() > 15:  # 1E+999999999 would take for ever to write out
+            raise InvalidAmount("the amount is out of range")
         minor = value.scaleb(currency.digits)
-        if not value.is_finite() or minor != minor.to_integral_value():
+        if minor != minor.to_integral_value():
             raise InvalidAmount(f"{value} has more decimals than {currency}")
         return cls(int(minor), currency)
 
