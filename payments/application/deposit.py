@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar, assert_never
 from uuid import UUID
 
 from payments.application.quotes import Quotes
-from payments.domain.limits import Limits
+from payments.domain.limits import KycRequired, Limits
 from payments.domain.ports import (
     DerivGateway,
     FloatReservations,
@@ -58,10 +58,6 @@ from shared_kernel.domain.requests import (
 
 class PhoneNotVerified(Forbidden):
     """Money moves only from a verified phone."""
-
-
-class KycRequired(Forbidden):
-    """Money moves only for a customer whose identity was verified."""
 
 
 class AccountFrozen(Forbidden):

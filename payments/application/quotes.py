@@ -50,7 +50,7 @@ class Quotes:
 
     def create(self, command: CreateQuote) -> Quote:
         """An offer. Raises `RateStale`, `LimitExceeded`, `WholeShillingsOnly`, `WrongCurrency`, `AmountTooSmall`,
-        `WithdrawalsNotOpen`.
+        `KycRequired`, `WithdrawalsNotOpen`.
         """
         if command.type is not TransactionType.DEPOSIT:
             raise WithdrawalsNotOpen("withdrawals are not offered yet")

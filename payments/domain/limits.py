@@ -6,13 +6,20 @@ from datetime import datetime
 from typing import Protocol
 
 from payments.domain.transaction import TransactionType
-from shared_kernel.domain.errors import Unavailable, Unprocessable
+from shared_kernel.domain.errors import Forbidden, Unavailable, Unprocessable
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, Money
 
 # A deposit must fit both legs and the ways back: its shillings may have to be refunded by B2C, its dollars come back
 # as a withdrawal.
 PROVIDER_LEGS = ("provider:mpesa_stk", "provider:mpesa_b2c", "provider:deriv_transfer")
+
+
+NO_TIER = "none"  # of a customer whose identity was not verified yet
+
+
+class KycRequired(Forbidden):
+    """Money moves only for a customer whose identity was verified."""
 
 
 class LimitExceeded(Unprocessable):
@@ -80,8 +87,9 @@ class Limits:
     def check_quote(self, tier: str, kes: Money, usd: Money, *, at: datetime) -> None:
         """Whether such a Transaction may be offered at all.
 
-        Raises `LimitExceeded`, `WholeShillingsOnly`, `LimitsMissing`.
+        Raises `LimitExceeded`, `WholeShillingsOnly`, `KycRequired`, `LimitsMissing`.
         """
+        must_be_verified(tier)
         if kes.amount % 100:
             raise WholeShillingsOnly("M-Pesa moves whole shillings: leave out the cents")
         rules = self.book.rules([f"tier:{tier}", *PROVIDER_LEGS], at=at)
@@ -94,7 +102,10 @@ class Limits:
                 raise LimitsMissing(f"no limit is set for {needed}")
 
     def check(self, user: UserId, tier: str, type: TransactionType, amount: Money, *, at: datetime) -> None:
-        """Whether this customer may move `amount` now. Raises `LimitExceeded` with what is left, `LimitsMissing`."""
+        """Whether this customer may move `amount` now.
+
+        Raises `LimitExceeded` with what is left, `KycRequired`, `LimitsMissing`.
+        """
         rule, left = self.left(user, tier, type, amount.currency, at=at)
         rule.check_one(amount)
         for most, period in ((left.today, "today"), (left.this_month, "this month")):
@@ -104,12 +115,19 @@ class Limits:
     def left(
         self, user: UserId, tier: str, type: TransactionType, currency: Currency = Currency.KES, *, at: datetime
     ) -> tuple[LimitRule, Left]:
-        """The tier's rule, and what it leaves. Raises `LimitsMissing`."""
+        """The tier's rule, and what it leaves. Raises `KycRequired`, `LimitsMissing`."""
+        must_be_verified(tier)
         rule = self.book.rules([f"tier:{tier}"], at=at).get((f"tier:{tier}", currency))
         if rule is None:
             raise LimitsMissing(f"no limit is set for tier:{tier} in {currency}")
         moved = self.book.moved(user, type, currency, at=at)
         return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month))
+
+
+def must_be_verified(tier: str) -> None:
+    """Raises `KycRequired` for a customer without a tier."""
+    if tier == NO_TIER:
+        raise KycRequired("complete the identity check first")
 
 
 def _rest(most: Money | None, already: Money) -> Money | None:
