@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.db import connection
 
@@ -45,12 +44,18 @@ def prepare(stack: Stack, count: int) -> list[Person]:
     return everybody
 
 
-def run(stack: Stack, everybody: Sequence[Person], *, most_s: float = 300) -> Round:
-    """All of them deposit at once; ends when the last one is final. Raises `AssertionError` if one did not complete."""
+def run(stack: Stack, everybody: Sequence[Person], *, per_s: float = 0.0, most_s: float = 120) -> Round:
+    """All of them deposit at once, or `per_s` each second; ends when the last one is final.
+
+    Raises `AssertionError` if one did not complete.
+    """
     began_at = time.time()
     began = time.perf_counter()
     parts = [everybody[n::CLIENTS] for n in range(CLIENTS)]
-    threads = [threading.Thread(target=_client, args=(stack.port, part)) for part in parts]
+    threads = [
+        threading.Thread(target=_client, args=(stack.port, part, CLIENTS / per_s if per_s else 0.0, n / CLIENTS))
+        for n, part in enumerate(parts)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -64,9 +69,12 @@ def run(stack: Stack, everybody: Sequence[Person], *, most_s: float = 300) -> Ro
     return Round(len(everybody), took, accepted, callback_to_end(began_at))
 
 
-def _client(port: int, part: Sequence[Person]) -> None:
+def _client(port: int, part: Sequence[Person], every_s: float, phase: float) -> None:
+    began = time.perf_counter()
     with closing(http.client.HTTPConnection(HOST, port, timeout=60)) as api:
-        for one in part:
+        for number, one in enumerate(part):
+            if every_s:
+                time.sleep(max(0.0, began + (number + phase) * every_s - time.perf_counter()))
             body = json.dumps({"quote_id": one.quote})
             headers = {
                 "Content-Type": "application/json",
@@ -109,9 +117,3 @@ def callback_to_end(since: float) -> tuple[float, float]:
     )
     times = sorted(float(row[0]) for row in rows)
     return (statistics.median(times), times[int(len(times) * 0.99) - 1]) if times else (0.0, 0.0)
-
-
-def host_of(url: str) -> tuple[str, int]:
-    """Host and port of a URL."""
-    parts = urlsplit(url)
-    return parts.hostname or HOST, parts.port or 80
