@@ -245,7 +245,8 @@ class Writer:
 
     def _entries(self, id: bytes, account: bytes) -> list[dict[str, Any]]:
         changed = []
-        known, journals = self.known.in_transit["id"], {}
+        known = self.known.in_transit["id"]
+        journals: dict[bytes, bytes] = {}
         for entry in self.known.rows["ledger_entries"]:
             journal = journals.setdefault(entry["journal_id"], uuid7().bytes)
             key = None if entry["provider_key"] is None else f"mpesa:{secrets.token_hex(22)}"
