@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from payments.queries import timelines
+from shared_kernel.models import AuditLog
 from wallet.facade import Finding
 
 # A Transaction's float legs, by purpose: the entries that carry a provider's key.
@@ -124,8 +124,8 @@ def verify_statuses() -> Iterator[Finding]:
 
 
 def _was_shown(id: bytes) -> bool:
-    transaction = UUID(bytes=bytes(id))
-    return any(step["status"] == "NEEDS_ATTENTION" for step in timelines([transaction])[transaction])
+    target = {"target_type": "transaction", "target_id": str(UUID(bytes=bytes(id)))}
+    return AuditLog.objects.filter(**target, after="NEEDS_ATTENTION").exists()
 
 
 def _finding(check: str, id: bytes, detail: str) -> Finding:
