@@ -255,9 +255,9 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
         return self.mpesa.query(request.request)
 
     def conclude(self, transaction: Transaction, request: Question, outcome: Outcome, *, at: datetime) -> None:
-        attempt = own(transaction.payments, request.request.id)
-        if transaction.is_paid or attempt.status is RequestStatus.DONE:
+        if transaction.is_paid:  # meanwhile, by another worker: its attempts are not even loaded
             return
+        attempt = own(transaction.payments, request.request.id)
         transaction.asked(attempt, asked_at=request.asked_at, at=at)
         match outcome:
             case Done():
@@ -319,9 +319,9 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
         *,
         at: datetime,
     ) -> None:
-        attempt = own(transaction.payments, request.request.id)
-        if transaction.is_paid or attempt.status is RequestStatus.DONE:
+        if transaction.is_paid:  # meanwhile, by another worker: its attempts are not even loaded
             return
+        attempt = own(transaction.payments, request.request.id)
         transaction.asked(attempt, asked_at=request.asked_at, at=at)
         gap = self.timing.of(self.timing.pull_gap_s)
         if isinstance(outcome, Unreadable | Unknown):

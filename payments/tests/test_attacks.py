@@ -1,0 +1,76 @@
+"""Attempts to make a deposit pay twice, lose money, guess, or stall; each was found by reading against the promises."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from payments.domain.transaction import Transaction, TransactionStatus as S
+from shared_kernel.domain.outcome import Outcome, Unknown, Unreadable
+from shared_kernel.domain.requests import MpesaPayment, MpesaRequest, RequestStatus
+from tests.in_memory import Bench
+
+LONG = timedelta(hours=60)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def reference_of(bench: Bench, deposit: Transaction) -> str:
+    return bench.now(deposit).payments[0].reference
+
+
+def pays(bench: Bench, deposit: Transaction) -> None:
+    bench.mpesa.pays(reference_of(bench, deposit), deposit.amount)
+
+
+# --- two workers on one deposit -------------------------------------------------------------------------------------
+
+
+def test_a_second_worker_whose_query_comes_back_later_disturbs_nothing(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    bench.world.tick(seconds=8)
+    pays(bench, deposit)
+    bench.mpesa.calls_back(deposit.id)
+    ask, slow = bench.mpesa.query, [True]
+
+    def query(request: MpesaRequest) -> Outcome:
+        answer = ask(request)
+        if slow and slow.pop():  # while this one's answer travels, another worker does it all
+            bench.drive(deposit)
+        return answer
+
+    bench.mpesa.query = query  # type: ignore[method-assign]
+    bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.COMPLETED
+    assert len(bench.deriv.sent) == 1
+
+
+def test_a_second_worker_does_not_put_off_a_transfer_that_is_under_way(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    bench.world.tick(seconds=8)
+    pays(bench, deposit)
+    bench.mpesa.calls_back(deposit.id)
+    bench.deriv.answers = [Unknown("timeout")]
+    ask, slow = bench.mpesa.payments, [True]
+
+    def payments(request: MpesaRequest) -> Sequence[MpesaPayment] | Unreadable:
+        answer = ask(request)
+        if slow and slow.pop():
+            bench.drive(deposit)
+        return answer
+
+    bench.mpesa.payments = payments  # type: ignore[method-assign]
+    prompt = next(iter(bench.world.prompts.values()))
+    prompt.status = RequestStatus.UNKNOWN
+    bench.drive(deposit)
+
+    left = bench.now(deposit)
+    assert left.status is S.DERIV_TRANSFER_SENT
+    assert left.next_step_at is not None
+    assert left.next_step_at - bench.world.now == bench.timing.nth(bench.timing.deriv_asks_s, 0)
