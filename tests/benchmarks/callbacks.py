@@ -43,7 +43,8 @@ def attempts(count: int) -> list[tuple[bytes, bytes]]:
             models.MpesaRequest(
                 id=id, transaction_id=transaction, leg="stk_push", attempt=1, reference=secrets.token_hex(6),
                 amount=130000, currency="KES", phone="254700000000", shortcode="174379",
-                callback_hash=token_hash(token), status="accepted", send_before=at + timedelta(seconds=10), created_at=at, outcome_at=at,
+                callback_hash=token_hash(token), status="accepted", send_before=at + timedelta(seconds=10),
+                created_at=at, outcome_at=at,
                 merchant_request_id="29115-34620561-1", checkout_request_id=checkout,
                 checkout_index=blind_index("mpesa_requests.checkout_request_id", checkout),
             )
