@@ -322,17 +322,16 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
         if transaction.is_paid:  # meanwhile, by another worker: its attempts are not even loaded
             return
         attempt = own(transaction.payments, request.request.id)
+        counts = request.asked_at >= self._counts_from(attempt)
         transaction.asked(attempt, asked_at=request.asked_at, at=at)
-        gap = self.timing.of(self.timing.pull_gap_s)
         if isinstance(outcome, Unreadable | Unknown):
-            self._wait_or_show(transaction, attempt, gap, at=at)
+            self._wait_or_show(transaction, attempt, at=at)
         elif outcome:
             self.payment.take(transaction, attempt, outcome, at=at)
         elif attempt.status is RequestStatus.UNKNOWN:
-            if request.asked_at >= attempt.created_at + gap * (attempt.absences + 1):
-                attempt.absences += 1
+            attempt.absences += counts
             if attempt.absences < 2:
-                self._wait_or_show(transaction, attempt, gap, at=at)
+                self._wait_or_show(transaction, attempt, at=at)
             elif attempt.code == "claims_disagree":
                 transaction.need_attention("payment_contradictory", at=at)
             else:
@@ -340,16 +339,23 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
                 if transaction.status is S.AWAITING_MPESA:
                     transaction.fail("payment_not_received", "M-Pesa shows no payment. Nothing was charged.", at=at)
         else:
-            self._wait_or_show(transaction, attempt, gap, at=at)
+            self._wait_or_show(transaction, attempt, at=at)
 
-    def _wait_or_show(self, transaction: Transaction, attempt: MpesaRequest, gap: timedelta, *, at: datetime) -> None:
+    def _counts_from(self, attempt: MpesaRequest) -> datetime:
+        """When a reading that does not show the payment counts: well after this sending, and after the last one."""
+        since = attempt.send_before - SEND_WINDOW
+        if attempt.absences and attempt.asked_at:
+            since = max(since, attempt.asked_at)
+        return since + self.timing.of(self.timing.pull_gap_s)
+
+    def _wait_or_show(self, transaction: Transaction, attempt: MpesaRequest, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
             return
         if at - attempt.created_at > self.timing.of(self.timing.pull_until_s):
             transaction.need_attention("payment_not_readable", at=at)
         else:
-            due = attempt.created_at + gap * (attempt.absences + 1)
-            transaction.wait(due if due > at else at + gap, at=at)
+            due = self._counts_from(attempt)
+            transaction.wait(due if due > at else at + self.timing.of(self.timing.pull_gap_s), at=at)
 
 
 # --- steps 4 and 5: Deriv ---------------------------------------------------------------------------------------------

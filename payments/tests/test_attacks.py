@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from payments.domain.transaction import Transaction, TransactionStatus as S
-from shared_kernel.domain.outcome import Outcome, Unknown, Unreadable
+from shared_kernel.domain.outcome import NotSent, Outcome, Unknown, Unreadable
 from shared_kernel.domain.requests import MpesaPayment, MpesaRequest, RequestStatus
 from tests.in_memory import Bench
 
@@ -74,3 +74,38 @@ def test_a_second_worker_does_not_put_off_a_transfer_that_is_under_way(bench: Be
     assert left.status is S.DERIV_TRANSFER_SENT
     assert left.next_step_at is not None
     assert left.next_step_at - bench.world.now == bench.timing.nth(bench.timing.deriv_asks_s, 0)
+
+
+# --- absences ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_went_out_late_is_not_closed_by_two_readings_in_one_minute(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers = [NotSent("connect", retry_after_s=1780), Unknown("timeout")]
+    bench.drive(deposit)
+    bench.sweep(deposit, until=timedelta(seconds=1790), stop=lambda t: len(bench.mpesa.pushed) == 2)
+    assert len(bench.mpesa.pushed) == 2  # only now was the customer asked
+
+    for _ in range(3):
+        bench.world.tick(seconds=15)
+        bench.mpesa.calls_back(deposit.id, code="1037")  # a claim, whoever made it
+        bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.AWAITING_MPESA
+
+
+def test_two_readings_count_only_a_quarter_of_an_hour_apart_also_after_the_book_was_down(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers, bench.mpesa.book_is_down = [Unknown("timeout")], True
+    bench.drive(deposit)
+    bench.sweep(deposit, until=timedelta(hours=2))
+
+    bench.mpesa.book_is_down = False
+    for _ in range(3):
+        bench.world.tick(seconds=1)
+        bench.mpesa.calls_back(deposit.id, code="1037")
+        bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.AWAITING_MPESA
+    bench.sweep(deposit, until=timedelta(minutes=40))
+    assert bench.now(deposit).status is S.FAILED
