@@ -52,7 +52,8 @@ def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
 def standing(id: UUID) -> dict[str, str] | None:
     """Where any Transaction stands, for staff: `status`, `attention_from`, `failure_code`; None if there is none."""
     names = ("status", "attention_from", "failure_code")
-    return models.Transaction.objects.filter(pk=id).values(*names).first()
+    found = models.Transaction.objects.filter(pk=id).values_list(*names).first()
+    return None if found is None else dict(zip(names, found, strict=True))
 
 
 def timelines(ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:

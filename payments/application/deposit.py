@@ -96,6 +96,7 @@ class Timing:
         return self.of(delays[min(n, len(delays) - 1)])
 
 
+CONTRADICTORY = "claims_disagree"  # an attempt's code: callbacks and query contradict each other, the book decides
 MOST_TRANSFERS = 3  # attempts at Deriv, each proven dead before the next; then the money goes back
 
 AnyStep: TypeAlias = Step[Transaction, Any, Any]
@@ -260,16 +261,17 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
         attempt = own(transaction.payments, request.request.id)
         transaction.asked(attempt, asked_at=request.asked_at, at=at)
         match outcome:
-            case Done():
-                if all(claim.agrees for claim in attempt.claims):
-                    self.payment.take(transaction, attempt, (), at=at)
-                else:  # somebody names another amount or other ids: M-Pesa's own book decides
-                    attempt.status, attempt.code = RequestStatus.UNKNOWN, "claims_disagree"
-                    transaction.wait(at, at=at)
-            case Refused(code, reason):
+            case Done() if all(claim.agrees for claim in attempt.claims):
+                self.payment.take(transaction, attempt, (), at=at)
+            case Refused(code, reason) if all(claim.result_code != "0" for claim in attempt.claims):
                 attempt.status, attempt.code = RequestStatus.REFUSED, code
                 if transaction.status is S.AWAITING_MPESA:
                     transaction.fail(code, reason or "The payment was not made. Nothing was charged.", at=at)
+            case Done() | Refused():  # other ids, another amount, or paid against not paid: M-Pesa's own book decides
+                attempt.code = CONTRADICTORY
+                if transaction.status is S.AWAITING_MPESA:
+                    attempt.status = RequestStatus.UNKNOWN
+                transaction.wait(at, at=at)
             case Accepted() | Unknown() | NotSent():
                 self._wait(transaction, attempt, at=at)
             case _:
@@ -332,7 +334,7 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
             attempt.absences += counts
             if attempt.absences < 2:
                 self._wait_or_show(transaction, attempt, at=at)
-            elif attempt.code == "claims_disagree":
+            elif attempt.code == CONTRADICTORY:
                 transaction.need_attention("payment_contradictory", at=at)
             else:
                 attempt.status = RequestStatus.CLOSED
@@ -350,6 +352,8 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
 
     def _wait_or_show(self, transaction: Transaction, attempt: MpesaRequest, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
+            if attempt.code == CONTRADICTORY:  # no timer runs any more: a person has to look
+                transaction.need_attention("payment_contradictory", at=at)
             return
         if at - attempt.created_at > self.timing.of(self.timing.pull_until_s):
             transaction.need_attention("payment_not_readable", at=at)
@@ -684,8 +688,9 @@ class DepositSaga:
             case RequestStatus.UNKNOWN | RequestStatus.CLOSED if due or claimed:
                 return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.ACCEPTED | RequestStatus.REFUSED if due or claimed:
-                book = due and at - attempt.created_at > self.timing.of(self.timing.pull_from_s)
-                step: type[ConfirmPayment | FindPayment] = FindPayment if book and attempt.asked_at else ConfirmPayment
+                book = due and at - attempt.created_at > self.timing.of(self.timing.pull_from_s) and attempt.asked_at
+                book = book or (due and attempt.code == CONTRADICTORY)
+                step: type[ConfirmPayment | FindPayment] = FindPayment if book else ConfirmPayment
                 return step(self.mpesa, take, self.timing)
         return None
 

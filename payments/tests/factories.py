@@ -29,7 +29,13 @@ def usd(cents: int) -> Money:
 
 
 def a_rate(*, at: datetime, holds: timedelta = timedelta(minutes=30), **over: Any) -> LockedRate:
-    given = {"mid": MID, "rate": RATE, "source": "test", "locked_at": at, "expires_at": at + holds} | over
+    given: dict[str, Any] = {
+        "mid": MID,
+        "rate": RATE,
+        "source": "test",
+        "locked_at": at,
+        "expires_at": at + holds,
+    } | over
     return LockedRate(Currency.USD, Currency.KES, **given)
 
 

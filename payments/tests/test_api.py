@@ -8,22 +8,23 @@ from uuid import UUID, uuid4
 
 import pytest
 import time_machine
+from django.apps import apps
 from django.db import connection
 from django.db.models import Sum
 
-from identity.models import DerivLogin
 from identity.tests.clients import API, Browser
 from identity.tests.factories import PASSWORD, a_customer
-from mpesa_integration.models import MpesaRequest
 from payments import models
 from payments.domain.transaction import TransactionStatus as S
 from payments.tests.factories import a_float, a_quote, a_stored_deposit, todays_rate
 from shared_kernel.infrastructure.persistence import new_id, now
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
-from wallet.models import LedgerEntry
 from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
+DerivLogin, MpesaRequest, LedgerEntry = map(
+    apps.get_model, ("identity.DerivLogin", "mpesa_integration.MpesaRequest", "wallet.LedgerEntry")
+)
 real_commits = pytest.mark.django_db(transaction=True)
 one_writer = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 

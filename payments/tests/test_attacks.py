@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from payments.domain.transaction import Transaction, TransactionStatus as S
-from shared_kernel.domain.outcome import NotSent, Outcome, Unknown, Unreadable
+from shared_kernel.domain.outcome import NotSent, Outcome, Refused, Unknown, Unreadable
 from shared_kernel.domain.requests import MpesaPayment, MpesaRequest, RequestStatus
 from tests.in_memory import Bench
 
@@ -109,3 +109,59 @@ def test_two_readings_count_only_a_quarter_of_an_hour_apart_also_after_the_book_
     assert bench.now(deposit).status is S.AWAITING_MPESA
     bench.sweep(deposit, until=timedelta(minutes=40))
     assert bench.now(deposit).status is S.FAILED
+
+
+# --- late proof -----------------------------------------------------------------------------------------------------
+
+
+def failed(bench: Bench) -> Transaction:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Refused("1037")
+    bench.sweep(deposit, until=timedelta(minutes=1))
+    assert bench.now(deposit).status is S.FAILED
+    return deposit
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_payment_proven_by_the_query_alone_after_the_failure_is_never_dropped(bench: Bench, down: bool) -> None:
+    deposit = failed(bench)
+    bench.world.tick(minutes=1)
+    pays(bench, deposit)
+    [late], bench.mpesa.book, bench.mpesa.book_is_down = bench.mpesa.book, [], down  # the book lags behind
+
+    bench.mpesa.calls_back(deposit.id, agrees=False)
+    bench.drive(deposit)
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+    assert bench.mpesa.busy_phones([deposit.phone]) == set()
+
+    bench.mpesa.book, bench.mpesa.book_is_down = [late], False
+    bench.saga.resume(deposit.id, why="asked M-Pesa")
+    bench.drive(deposit)
+    assert bench.now(deposit).status is S.COMPLETED
+
+
+def test_a_success_that_the_query_denies_comes_before_a_person_and_is_no_failure(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Refused("1037")
+
+    bench.mpesa.calls_back(deposit.id, code="0")
+    bench.drive(deposit)
+    assert bench.now(deposit).status is S.AWAITING_MPESA
+    bench.sweep(deposit, until=LONG)
+
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+    assert not bench.world.entries
+
+
+def test_a_success_that_the_query_denies_and_the_book_shows_is_credited(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    pays(bench, deposit)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Refused("1037")
+
+    bench.mpesa.calls_back(deposit.id, code="0")
+    bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.COMPLETED

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_time_is_read_back_to_the_microsecond():
 def test_a_known_row_keeps_what_was_frozen_when_it_was_created():
     deposit = a_deposit()
     save(deposit)
-    before = models.Transaction.objects.filter(pk=deposit.id).values().get()
+    before: dict[str, Any] = dict(models.Transaction.objects.filter(pk=deposit.id).values().get())
 
     with unit_of_work():
         [read] = transactions.get_many([deposit.id], DEPOSIT)
@@ -103,7 +104,7 @@ def test_a_known_row_keeps_what_was_frozen_when_it_was_created():
         read.created_at += timedelta(days=1)
         transactions.save_many([read])
 
-    after = models.Transaction.objects.filter(pk=deposit.id).values().get()
+    after: dict[str, Any] = dict(models.Transaction.objects.filter(pk=deposit.id).values().get())
     assert {name for name in before if before[name] != after[name]} <= {"version", "phone", "deriv_account"}
 
 

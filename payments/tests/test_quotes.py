@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, strategies as st
 
 from payments.application.quotes import AmountTooSmall, CreateQuote, Quotes, WithdrawalsNotOpen, WrongCurrency
-from payments.domain.limits import LimitExceeded
+from payments.domain.limits import LimitExceeded, Limits
 from payments.domain.quote import QuoteExpired, QuoteNotFound, QuoteUsed
 from payments.domain.transaction import TransactionType
 from payments.tests.factories import a_rate, kes, usd
@@ -27,7 +28,7 @@ USER, DEPOSIT = UserId(new_id()), TransactionType.DEPOSIT
 class Book:
     """Quotes in memory."""
 
-    rows: dict = field(default_factory=dict)
+    rows: dict[Any, Any] = field(default_factory=dict)
 
     def add(self, quote):
         self.rows[quote.id] = quote
@@ -44,7 +45,7 @@ class World:
     """Quotes over ports of this test: `most` is the only limit, `rate` today's."""
 
     book: Book = field(default_factory=Book)
-    rate: dict = field(default_factory=dict)
+    rate: dict[str, Any] = field(default_factory=dict)
     most: int = 10**9
 
     @property
@@ -56,8 +57,8 @@ class World:
         return Quotes(
             book=self.book,
             rates=SimpleNamespace(lock=lambda *, at: a_rate(at=at, **self.rate)),
-            limits=SimpleNamespace(check_quote=check_quote),
-            users=SimpleNamespace(customer=lambda user: SimpleNamespace(tier="standard")),
+            limits=cast("Limits", SimpleNamespace(check_quote=check_quote)),
+            users=cast("Any", SimpleNamespace(customer=lambda user: SimpleNamespace(tier="standard"))),
             unit_of_work=nullcontext,
             ttl=TTL,
             lock=LOCK,

@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from django.apps import apps
 from django.db import DatabaseError, connection
 
 from deriv_integration.facade import deriv
-from deriv_integration.models import DerivTransfer
 from identity.tests.factories import a_customer
 from mpesa_integration.facade import mpesa
-from mpesa_integration.models import MpesaRequest
 from payments import models
 from payments.application.deposit import CreateDeposit
 from payments.domain.transaction import TransactionStatus as S
@@ -23,10 +22,12 @@ from shared_kernel.domain.outcome import Refused
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey as KeyRow
 from wallet.facade import ledger, mpesa_working, snapshot, verify_ledger
-from wallet.models import LedgerEntry
 from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
+DerivTransfer, MpesaRequest, LedgerEntry = map(
+    apps.get_model, ("deriv_integration.DerivTransfer", "mpesa_integration.MpesaRequest", "wallet.LedgerEntry")
+)
 one_writer = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 
 

@@ -40,8 +40,11 @@ def test_a_callback_fifty_times_at_once_gives_one_set_of_entries(world: World) -
     world.wait_for_ends([id])
 
     def arrived() -> bool:
-        [(count,)] = world.rows("SELECT SUM(c.times) FROM mpesa_callbacks c JOIN mpesa_requests r ON r.id = c.request_id "
-                                "WHERE r.transaction_id = %s", bytes.fromhex(id.replace("-", "")))  # fmt: skip
+        [(count,)] = world.rows(
+            "SELECT SUM(c.times) FROM mpesa_callbacks c JOIN mpesa_requests r ON r.id = c.request_id "
+            "WHERE r.transaction_id = %s",
+            bytes.fromhex(id.replace("-", "")),
+        )
         return int(count or 0) >= 50
 
     world.wait(arrived, "the callbacks did not all arrive", 60)
