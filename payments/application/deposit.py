@@ -49,6 +49,7 @@ from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, Idempotency
 from shared_kernel.domain.requests import (
     SEND_WINDOW,
     DerivTransfer,
+    MpesaClaim,
     MpesaPayment,
     MpesaRequest,
     ProviderRequest,
@@ -214,7 +215,19 @@ class TakePayment:
             self.ledger.post_excess(transaction.id, transaction.user_id, extra.amount, at=at)
         if transaction.amount < paid:
             self.ledger.post_excess(transaction.id, transaction.user_id, paid - transaction.amount, at=at)
-        contradicted = [claim for claim in request.claims if claim.result_code != "0" or not claim.agrees]
+        self.tell(transaction, request, [c for c in request.claims if c.result_code != "0" or not c.agrees], at=at)
+        if paid == transaction.amount and len(payments) < 2:
+            transaction.confirm(at=at)
+        else:
+            transaction.confirmed_at = at
+            reason = "paid_twice" if len(payments) > 1 else "amount_differs"
+            transaction.give_back(reason, "The payment differs from the amount of this deposit.", at=at)
+            transaction.need_attention(reason, at=at)
+
+    def tell(
+        self, transaction: Transaction, request: MpesaRequest, contradicted: Sequence[MpesaClaim], *, at: datetime
+    ) -> None:
+        """An audit row for claims that a proof contradicts."""
         if contradicted:
             self.audit.append(
                 [
@@ -224,13 +237,6 @@ class TakePayment:
                     )
                 ]
             )  # fmt: skip
-        if paid == transaction.amount and len(payments) < 2:
-            transaction.confirm(at=at)
-        else:
-            transaction.confirmed_at = at
-            reason = "paid_twice" if len(payments) > 1 else "amount_differs"
-            transaction.give_back(reason, "The payment differs from the amount of this deposit.", at=at)
-            transaction.need_attention(reason, at=at)
 
     def _post(self, transaction: Transaction, request: MpesaRequest, paid: Money, key: str, *, at: datetime) -> None:
         self.ledger.post_deposit_received(
@@ -271,6 +277,8 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
                 attempt.code = CONTRADICTORY
                 if transaction.status is S.AWAITING_MPESA:
                     attempt.status = RequestStatus.UNKNOWN
+                    if isinstance(outcome, Refused):  # then the book may still close it
+                        attempt.code = outcome.code
                 transaction.wait(at, at=at)
             case Accepted() | Unknown() | NotSent():
                 self._wait(transaction, attempt, at=at)
@@ -338,6 +346,7 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
                 transaction.need_attention("payment_contradictory", at=at)
             else:
                 attempt.status = RequestStatus.CLOSED
+                self.payment.tell(transaction, attempt, [c for c in attempt.claims if c.result_code == "0"], at=at)
                 if transaction.status is S.AWAITING_MPESA:
                     transaction.fail("payment_not_received", "M-Pesa shows no payment. Nothing was charged.", at=at)
         else:
@@ -688,8 +697,8 @@ class DepositSaga:
             case RequestStatus.UNKNOWN | RequestStatus.CLOSED if due or claimed:
                 return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.ACCEPTED | RequestStatus.REFUSED if due or claimed:
-                book = due and at - attempt.created_at > self.timing.of(self.timing.pull_from_s) and attempt.asked_at
-                book = book or (due and attempt.code == CONTRADICTORY)
+                late = at - attempt.created_at > self.timing.of(self.timing.pull_from_s)
+                book = due and (attempt.code == CONTRADICTORY or (late and attempt.asked_at is not None))
                 step: type[ConfirmPayment | FindPayment] = FindPayment if book else ConfirmPayment
                 return step(self.mpesa, take, self.timing)
         return None

@@ -141,7 +141,7 @@ def test_a_payment_proven_by_the_query_alone_after_the_failure_is_never_dropped(
     assert bench.now(deposit).status is S.COMPLETED
 
 
-def test_a_success_that_the_query_denies_comes_before_a_person_and_is_no_failure(bench: Bench) -> None:
+def test_a_success_that_the_query_denies_fails_only_once_the_book_was_read_twice(bench: Bench) -> None:
     deposit = bench.deposit()
     bench.drive(deposit)
     bench.mpesa.settled[reference_of(bench, deposit)] = Refused("1037")
@@ -151,8 +151,21 @@ def test_a_success_that_the_query_denies_comes_before_a_person_and_is_no_failure
     assert bench.now(deposit).status is S.AWAITING_MPESA
     bench.sweep(deposit, until=LONG)
 
-    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+    assert bench.now(deposit).status is S.FAILED
+    assert bench.world.now - deposit.created_at >= timedelta(minutes=30)
+    assert any(record.action == "mpesa.claim_contradicts_proof" for record in bench.world.audit)
     assert not bench.world.entries
+
+
+def test_a_success_that_comes_after_the_failure_and_that_the_query_denies_comes_before_a_person(bench: Bench) -> None:
+    deposit = failed(bench)
+
+    bench.world.tick(seconds=1)
+    bench.mpesa.calls_back(deposit.id, code="0")
+    bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+    assert bench.mpesa.busy_phones([deposit.phone]) == set()
 
 
 def test_a_success_that_the_query_denies_and_the_book_shows_is_credited(bench: Bench) -> None:
