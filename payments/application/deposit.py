@@ -361,7 +361,8 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
 
     def _wait_or_show(self, transaction: Transaction, attempt: MpesaRequest, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
-            if attempt.code == CONTRADICTORY:  # no timer runs any more: a person has to look
+            # no timer runs any more: a person has to look at a success that the book does not show (yet)
+            if attempt.code == CONTRADICTORY or any(claim.result_code == "0" for claim in attempt.claims):
                 transaction.need_attention("payment_contradictory", at=at)
             return
         if at - attempt.created_at > self.timing.of(self.timing.pull_until_s):
@@ -643,13 +644,17 @@ class DepositSaga:
         transactions = self.transactions.get_many([TransactionId(id) for id in ids], TransactionType.DEPOSIT)
         self.mpesa.record_outcomes(outcomes_of(AskForPayment, answers))
         self.deriv.record_outcomes(outcomes_of(SendToDeriv, answers))
-        answered = {answer.call.aggregate_id for answer in answers}
-        prompts = [t for t in transactions if t.status in ASKS_MPESA or (t.id in answered and not t.is_paid)]
+        mpesa = (AskForPayment, ConfirmPayment, FindPayment)
+        asked = {answer.call.aggregate_id for answer in answers if isinstance(answer.call.step, mpesa)}
+        prompts = [t for t in transactions if t.status in ASKS_MPESA or t.id in asked]
         if prompts:
             payments = self.mpesa.requests_of([t.id for t in prompts])
             for transaction in prompts:
                 transaction.payments = list(payments.get(transaction.id, ()))
-        sent = [t for t in transactions if t.status in ASKS_DERIV or (t.id in answered and t.is_paid)]
+        looked = {
+            answer.call.aggregate_id for answer in answers if isinstance(answer.call.step, (SendToDeriv, AskDeriv))
+        }
+        sent = [t for t in transactions if t.status in ASKS_DERIV or t.id in looked]
         if sent:
             transfers = self.deriv.transfers_of([t.id for t in sent])
             for transaction in sent:
@@ -699,6 +704,7 @@ class DepositSaga:
             case RequestStatus.ACCEPTED | RequestStatus.REFUSED if due or claimed:
                 late = at - attempt.created_at > self.timing.of(self.timing.pull_from_s)
                 book = due and (attempt.code == CONTRADICTORY or (late and attempt.asked_at is not None))
+                book = book or not attempt.checkout_request_id  # nothing to query by
                 step: type[ConfirmPayment | FindPayment] = FindPayment if book else ConfirmPayment
                 return step(self.mpesa, take, self.timing)
         return None

@@ -178,3 +178,31 @@ def test_a_success_that_the_query_denies_and_the_book_shows_is_credited(bench: B
     bench.drive(deposit)
 
     assert bench.now(deposit).status is S.COMPLETED
+
+
+def test_a_payment_of_a_prompt_that_was_refused_at_the_door_is_looked_for_in_the_book(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers = [Refused("500.001.1001")]
+    bench.mpesa.query = lambda request: Unknown("no_checkout_request_id")  # type: ignore[method-assign]
+    bench.drive(deposit)
+    assert bench.now(deposit).status is S.FAILED
+
+    pays(bench, deposit)
+    bench.mpesa.calls_back(deposit.id)
+    bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.COMPLETED
+
+
+def test_a_success_after_the_failure_that_the_book_does_not_show_yet_comes_before_a_person(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers = [Unknown("timeout")]
+    bench.drive(deposit)
+    bench.sweep(deposit, until=LONG)
+    assert bench.now(deposit).status is S.FAILED
+
+    bench.world.tick(seconds=5)
+    bench.mpesa.calls_back(deposit.id)
+    bench.drive(deposit)
+
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
