@@ -312,8 +312,9 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
 
     def intend(self, transaction: Transaction, *, at: datetime) -> Question:
         attempt = transaction.payments[-1]
-        if attempt.status is RequestStatus.SENDING:  # its sender is gone
-            attempt.status, attempt.code = RequestStatus.UNKNOWN, "sender_gone"
+        if attempt.status in {RequestStatus.SENDING, RequestStatus.NOT_SENT}:  # its sender is gone, or was wrong
+            gone = attempt.status is RequestStatus.SENDING
+            attempt.status, attempt.code = RequestStatus.UNKNOWN, "sender_gone" if gone else "claimed"
             transaction.change(attempt)
             transaction.wait(at + self.timing.of(self.timing.answer_s), at=at)
         return Question(attempt, at)
@@ -695,6 +696,8 @@ class DepositSaga:
         claimed = any(attempt.asked_at is None or claim.received_at > attempt.asked_at for claim in attempt.claims)
         take = TakePayment(self.ledger, self.audit)
         match attempt.status:
+            case RequestStatus.NOT_SENT if claimed:  # then it was sent after all: never again
+                return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.NOT_SENT if due and transaction.status is S.AWAITING_MPESA:
                 return AskForPayment(self.mpesa, self.timing) if transaction.rate.holds(at) else Expire()
             case RequestStatus.SENDING if due:

@@ -206,3 +206,16 @@ def test_a_success_after_the_failure_that_the_book_does_not_show_yet_comes_befor
     bench.drive(deposit)
 
     assert bench.now(deposit).status is S.NEEDS_ATTENTION
+
+
+def test_a_prompt_that_somebody_answered_is_not_sent_once_more(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers = [NotSent("500.003.02")]
+    bench.drive(deposit)
+    pays(bench, deposit)
+    bench.mpesa.calls_back(deposit.id)
+
+    bench.sweep(deposit, until=LONG)
+
+    assert len(bench.mpesa.pushed) == 1
+    assert bench.now(deposit).status is S.COMPLETED
