@@ -75,7 +75,7 @@ class Timing:
 
     queries_s: tuple[int, ...] = (15, 25, 40, 60, 90, 120, 180)  # after the prompt was accepted
     query_every_s: int = 300
-    pull_from_s: int = 3600  # M-Pesa's own book is read once the queries have not settled it for so long
+    pull_from_s: int = 3600  # M-Pesa's own book is read, too, once the queries have not settled it for so long
     pull_gap_s: int = 900  # between two readings that count, and before the first
     pending_until_s: int = 24 * 3600
     pull_until_s: int = 47 * 3600  # M-Pesa's book reaches back 48 hours
@@ -289,8 +289,8 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
         if transaction.status is not S.AWAITING_MPESA:
             return  # a late claim about an ended attempt: asked, and nothing learnt
         waited = at - attempt.created_at
-        if waited > self.timing.of(self.timing.pending_until_s):
-            transaction.need_attention("payment_pending_too_long", at=at)
+        if waited > self.timing.of(self.timing.pull_from_s):  # the book is next
+            transaction.wait(at, at=at)
             return
         later = [s for s in self.timing.queries_s if self.timing.of(s) > waited]
         until = (
@@ -366,7 +366,10 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
             if attempt.code == CONTRADICTORY or any(claim.result_code == "0" for claim in attempt.claims):
                 transaction.need_attention("payment_contradictory", at=at)
             return
-        if at - attempt.created_at > self.timing.of(self.timing.pull_until_s):
+        waited = at - attempt.created_at
+        if attempt.status is RequestStatus.ACCEPTED and waited > self.timing.of(self.timing.pending_until_s):
+            transaction.need_attention("payment_pending_too_long", at=at)
+        elif waited > self.timing.of(self.timing.pull_until_s):
             transaction.need_attention("payment_not_readable", at=at)
         else:
             due = self._counts_from(attempt)
@@ -706,7 +709,8 @@ class DepositSaga:
                 return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.ACCEPTED | RequestStatus.REFUSED if due or claimed:
                 late = at - attempt.created_at > self.timing.of(self.timing.pull_from_s)
-                book = due and (attempt.code == CONTRADICTORY or (late and attempt.asked_at is not None))
+                in_turn = late and transaction.attempts % 2 == 1  # both are asked: the query, then the book
+                book = due and (attempt.code == CONTRADICTORY or in_turn)
                 book = book or not attempt.checkout_request_id  # nothing to query by
                 step: type[ConfirmPayment | FindPayment] = FindPayment if book else ConfirmPayment
                 return step(self.mpesa, take, self.timing)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -219,3 +220,37 @@ def test_a_prompt_that_somebody_answered_is_not_sent_once_more(bench: Bench) -> 
 
     assert len(bench.mpesa.pushed) == 1
     assert bench.now(deposit).status is S.COMPLETED
+
+
+# --- stalls -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_whose_query_was_down_for_hours_still_fails_by_the_query_and_frees_the_phone(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    reference = reference_of(bench, deposit)
+    bench.mpesa.settled[reference] = Unknown("503")
+    bench.sweep(deposit, until=timedelta(hours=3))
+    bench.mpesa.settled[reference] = Refused("1032")
+
+    bench.sweep(deposit, until=timedelta(hours=1))
+
+    assert bench.now(deposit).status is S.FAILED
+    assert bench.mpesa.busy_phones([deposit.phone]) == set()
+
+
+def test_a_prompt_shown_to_a_person_is_asked_about_both_ways_when_it_is_resumed(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.drive(deposit)
+    bench.sweep(deposit, until=LONG)
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+    asked: list[Any] = []
+    ask, read = bench.mpesa.query, bench.mpesa.payments
+    bench.mpesa.query = lambda request: (asked.append("query"), ask(request))[1]  # type: ignore[func-returns-value,method-assign]
+    bench.mpesa.payments = lambda request: (asked.append("book"), read(request))[1]  # type: ignore[func-returns-value,method-assign]
+
+    bench.saga.resume(deposit.id, why="asked M-Pesa")
+    bench.drive(deposit)
+
+    assert asked == ["query", "book"]
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
