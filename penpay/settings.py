@@ -68,6 +68,7 @@ def database(url: str) -> dict[str, Any]:
     config: dict[str, Any] = environ.Env.db_url_config(url)
     options = config.setdefault("OPTIONS", {})
     if "mysql" in config["ENGINE"]:
+        config["ENGINE"] = "shared_kernel.infrastructure.mysql"
         options.update(
             charset="utf8mb4",
             isolation_level="read committed",

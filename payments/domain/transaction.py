@@ -21,7 +21,7 @@ from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, Tr
 from shared_kernel.domain.money import LockedRate, Money
 from shared_kernel.domain.requests import DerivLogin, DerivTransfer, MpesaRequest, ProviderRequest
 
-HEAD_START = timedelta(seconds=3)  # the event's: the sweeper takes a new Transaction only if its event got lost
+HEAD_START = timedelta(seconds=8)  # the event's: the sweeper takes a new Transaction only if its event got lost
 STEP_VERSION = 1  # of the step table that a new Transaction follows; a change of the table comes with a new number
 
 

@@ -129,11 +129,16 @@ def _ask_for_relay(channel: Any) -> None:
 
 def _length(channel: Any, queue: str) -> int:
     """Messages in the queue that nobody has taken."""
+    if hasattr(
+        channel, "_q_for_pri"
+    ):  # Redis: asked on the kept connection; a passive declare would open one each time
+        waiting: int = channel.client.llen(queue)
+        return waiting
     try:
-        waiting: int = channel.queue_declare(queue=queue, passive=True).message_count
-    except ChannelError:  # no such queue: empty, for Redis
+        declared: int = channel.queue_declare(queue=queue, passive=True).message_count
+    except ChannelError:  # no such queue yet
         return 0
-    return waiting
+    return declared
 
 
 wake = Wake()
