@@ -8,5 +8,5 @@ from shared_kernel.domain.events import MpesaCallbackReceived, TransactionCreate
 SUBSCRIPTIONS: Subscriptions = {
     UserRegistered: [Lasting(registration.send_codes)],
     TransactionCreated: [deposits.advance],
-    MpesaCallbackReceived: [deposits.advance],
+    MpesaCallbackReceived: [Lasting(deposits.advance)],  # it may re-open a deposit that has ended: no timer would
 }
