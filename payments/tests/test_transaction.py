@@ -205,7 +205,7 @@ class Story:
     """One or two deposits on one phone, with everything that may happen to them, in the order that it is told."""
 
     def __init__(self, pushes, transfers, crash, count):
-        self.bench, self.late, self.paid = Bench(), [], set()
+        self.bench, self.late, self.paid, self.not_shown = Bench(), [], set(), set()
         self.deposits = [self.bench.deposit() for _ in range(count)]
         self.bench.mpesa.answers = [self._push(kind) for kind in pushes]
         self.bench.deriv.answers = [self._transfer(kind) for kind in transfers]
@@ -217,9 +217,14 @@ class Story:
             raise Crash(where)
 
     def _push(self, kind):
-        return {
-            "lost": Unknown("timeout"), "not_sent": NotSent("connect"), "refused": Refused("500.001.1001"),
-        }[kind]  # fmt: skip
+        answer = {"lost": Unknown("timeout"), "not_sent": NotSent("connect"), "refused": Refused("500.001.1001")}[kind]
+
+        def push(request):
+            if kind != "lost":
+                self.not_shown.add((request.id, request.fence))
+            return answer
+
+        return push
 
     def _transfer(self, kind):
         def times_out(transfer):
@@ -237,7 +242,7 @@ class Story:
     def pay(self):
         """The customer types the PIN at the first prompt that reached the phone."""
         for push in self.bench.mpesa.pushed:
-            if push.reference not in self.paid and len(self.bench.mpesa.book) < len(self.deposits):
+            if push.reference not in self.paid and (push.id, push.fence) not in self.not_shown:
                 self.paid.add(push.reference)
                 self.bench.mpesa.pays(push.reference, push.amount, f"UKM{len(self.paid):07}")
                 return
@@ -247,6 +252,7 @@ class Story:
             self.bench.mpesa.settled.setdefault(push.reference, Refused("1032"))
 
     def callback(self, code="0", agrees=True):
+        self.bench.world.tick(seconds=1)
         for deposit in self.deposits:
             self.bench.mpesa.calls_back(deposit.id, code=code, agrees=agrees)
 
