@@ -73,6 +73,7 @@ class DerivLoginMissing(Conflict):
 class Timing:
     """How long a saga waits, in seconds; `scale` shortens everything for tests and demos, and is 1 in production."""
 
+    prompt_s: int = 180  # longest that a prompt stays open on a phone
     queries_s: tuple[int, ...] = (15, 25, 40, 60, 90, 120, 180)  # after the prompt was accepted
     query_every_s: int = 300
     pull_from_s: int = 3600  # M-Pesa's own book is read, too, once the queries have not settled it for so long
@@ -676,7 +677,7 @@ class DepositSaga:
         timing, due = self.timing, transaction.next_step_at is not None and transaction.next_step_at <= at
         match transaction.status:
             case S.CREATED if due or transaction.attempts == 0:
-                if not transaction.rate.holds(at):
+                if not self._may_be_paid_in_time(transaction, at):
                     return Expire()
                 checked = transaction.login_checked_at
                 if checked is None or at - checked > timedelta(seconds=timing.login_fresh_s):
@@ -692,6 +693,10 @@ class DepositSaga:
                 return SendToDeriv(self.deriv, self._credit, timing)
         return None
 
+    def _may_be_paid_in_time(self, transaction: Transaction, at: datetime) -> bool:
+        """Whether a prompt sent now ends while the rate holds: what is paid later could only be given back."""
+        return transaction.rate.holds(at + self.timing.of(self.timing.prompt_s))
+
     def _ask_mpesa(self, transaction: Transaction, due: bool, *, at: datetime) -> AnyStep | None:
         attempt = transaction.payment
         if attempt is None or transaction.is_paid:
@@ -702,7 +707,8 @@ class DepositSaga:
             case RequestStatus.NOT_SENT if claimed:  # then it was sent after all: never again
                 return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.NOT_SENT if due and transaction.status is S.AWAITING_MPESA:
-                return AskForPayment(self.mpesa, self.timing) if transaction.rate.holds(at) else Expire()
+                in_time = self._may_be_paid_in_time(transaction, at)
+                return AskForPayment(self.mpesa, self.timing) if in_time else Expire()
             case RequestStatus.SENDING if due:
                 return FindPayment(self.mpesa, take, self.timing)
             case RequestStatus.UNKNOWN | RequestStatus.CLOSED if due or claimed:

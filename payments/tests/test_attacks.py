@@ -97,13 +97,13 @@ def test_a_second_worker_does_not_put_off_a_transfer_that_is_under_way(bench: Be
 
 def test_a_prompt_that_went_out_late_is_not_closed_by_two_readings_in_one_minute(bench: Bench) -> None:
     deposit = bench.deposit()
-    bench.mpesa.answers = [NotSent("connect", retry_after_s=1780), Unknown("timeout")]
+    bench.mpesa.answers = [NotSent("connect", retry_after_s=1600), Unknown("timeout")]
     bench.drive(deposit)
-    bench.sweep(deposit, until=timedelta(seconds=1790), stop=lambda t: len(bench.mpesa.pushed) == 2)
+    bench.sweep(deposit, until=timedelta(seconds=1610), stop=lambda t: len(bench.mpesa.pushed) == 2)
     assert len(bench.mpesa.pushed) == 2  # only now was the customer asked
 
     for _ in range(3):
-        bench.world.tick(seconds=15)
+        bench.world.tick(seconds=80)
         bench.mpesa.calls_back(deposit.id, code="1037")  # a claim, whoever made it
         bench.drive(deposit)
 
@@ -235,6 +235,17 @@ def test_a_prompt_that_somebody_answered_is_not_sent_once_more(bench: Bench) -> 
 
     assert len(bench.mpesa.pushed) == 1
     assert bench.now(deposit).status is S.COMPLETED
+
+
+def test_nobody_is_asked_for_a_payment_that_could_only_be_given_back(bench: Bench) -> None:
+    deposit = bench.deposit()
+    bench.mpesa.answers = [NotSent("connect", retry_after_s=1700)]
+
+    bench.drive(deposit)
+    bench.sweep(deposit, until=LONG)
+
+    assert len(bench.mpesa.pushed) == 1  # surely not sent; and half a minute is too short for a PIN
+    assert bench.now(deposit).status is S.EXPIRED
 
 
 # --- stalls -----------------------------------------------------------------------------------------------------------
