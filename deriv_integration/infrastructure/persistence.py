@@ -14,6 +14,7 @@ from shared_kernel.domain.outcome import Accepted, Done, NotSent, Outcome, Refus
 from shared_kernel.domain.ports import AuditLog, AuditRecord
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransfer, Leg, RequestStatus
 from shared_kernel.infrastructure.encryption import encrypt
+from shared_kernel.infrastructure.rows import insert
 
 CODE_LENGTH = 128
 STAYS = "status <> 'done'"
@@ -32,7 +33,7 @@ class DjangoTransferRepository:
         return found
 
     def record(self, transfers: Sequence[DerivTransfer]) -> None:
-        models.DerivTransfer.objects.bulk_create([to_row(transfer) for transfer in transfers if transfer.fence == 1])
+        insert([to_row(transfer) for transfer in transfers if transfer.fence == 1])
         again = [transfer for transfer in transfers if transfer.fence > 1]
         update_rows(
             [

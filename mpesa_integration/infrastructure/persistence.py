@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection
-from django.db.models import F, FilteredRelation, Model, Q
+from django.db.models import F, FilteredRelation, Q
 
 from mpesa_integration import models
 from mpesa_integration.domain.callback import Attempt, MpesaCallback, Verdict
@@ -20,6 +20,7 @@ from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaClaim, MpesaRequest, RequestStatus
 from shared_kernel.infrastructure.encryption import blind_index, decrypt
+from shared_kernel.infrastructure.rows import insert, locked, update
 
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
 CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict"}
@@ -56,48 +57,36 @@ class DjangoMpesaRequests:
         return found
 
     def lock(self, requests: Sequence[MpesaRequest]) -> list[MpesaRequest]:
-        ids = [request.id for request in requests]
-        rows = models.MpesaRequest.objects.select_for_update().filter(pk__in=ids).defer("answer").order_by("pk")
+        rows = locked(models.MpesaRequest, "1 = 1", [request.id for request in requests])
         return [to_domain(row) for row in rows]
 
     def add(self, requests: Sequence[MpesaRequest]) -> None:
         rows = [to_row(request) for request in requests]
         try:
-            models.MpesaRequest.objects.bulk_create(
-                rows
-            )  # never an upsert: it would fall upon the row that holds the phone
+            insert(rows)  # never an upsert: it would fall upon the row that holds the phone
         except IntegrityError as error:
             if "open_phone" in str(error):
                 raise PromptOpen("this phone has an open M-Pesa request") from None
             raise
 
     def send_again(self, requests: Sequence[MpesaRequest]) -> None:
-        upsert([to_row(request) for request in requests], ["fence", "status", "send_before", "open_phone"])
+        update([to_row(request) for request in requests], ["fence", "status", "send_before", "open_phone"])
 
     def conclude(self, requests: Sequence[MpesaRequest], answers: Sequence[str]) -> None:
         rows = [to_row(request) for request in requests]
         for row, answer in zip(rows, answers, strict=True):
             row.answer = answer
         columns = ["status", "code", "outcome_at", "open_phone", "merchant_request_id", "checkout_request_id"]
-        upsert(rows, [*columns, "checkout_index", "receipt", "answer"])
+        update(rows, [*columns, "checkout_index", "receipt", "answer"])
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         columns = ["status", "code", "outcome_at", "open_phone", "receipt", "asked_at", "absences"]
-        upsert([to_row(request) for request in requests], columns)
+        update([to_row(request) for request in requests], columns)
 
     def busy(self, numbers: Iterable[str]) -> set[str]:
         by_index = {blind_index(PHONE, number): number for number in numbers}
         rows = models.MpesaRequest.objects.filter(open_phone__in=by_index).values_list("open_phone", flat=True)
         return {by_index[index] for index in rows if index}
-
-
-def upsert(rows: Sequence[Model], columns: list[str]) -> None:
-    """Writes `columns` of rows that exist, in one statement for all of them."""
-    if rows:
-        target = ["id"] if connection.features.supports_update_conflicts_with_target else None
-        type(rows[0])._default_manager.bulk_create(
-            rows, update_conflicts=True, update_fields=columns, unique_fields=target
-        )
 
 
 def to_domain(row: models.MpesaRequest) -> MpesaRequest:
@@ -206,7 +195,7 @@ class DjangoMpesaCallbacks:
             body=stored(callback.body),
         )
         try:
-            row.save(force_insert=True)
+            insert([row])
         except IntegrityError as error:
             if callback.request_id is None:
                 raise
@@ -234,10 +223,9 @@ class DjangoTokens:
         return None if row is None else Token(row.token, row.fetched_at)
 
     def write(self, account: str, token: Token) -> None:
-        upsert(
-            [models.MpesaToken(id=_token_id(account), token=token.value, fetched_at=token.fetched_at)],
-            ["token", "fetched_at"],
-        )
+        row = models.MpesaToken(id=_token_id(account), token=token.value, fetched_at=token.fetched_at)
+        if not update([row], ["token", "fetched_at"]):
+            insert([row])  # the refresh's lease keeps others out
 
 
 def _token_id(account: str) -> UUID:

@@ -8,7 +8,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db import connection, transaction as database
-from django.db.models import F, Q
+from django.db.models import Q
 
 from payments import models
 from payments.domain.limits import LimitRule, Moved
@@ -21,7 +21,7 @@ from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.domain.ports import AuditLog, OutboxRepository, transition_records
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from shared_kernel.infrastructure.encryption import blind_index
-from shared_kernel.infrastructure.rows import binary_mark, insert, update
+from shared_kernel.infrastructure.rows import binary_mark, insert, locked, update
 
 NAIROBI = ZoneInfo("Africa/Nairobi")
 # Money in an unknown or late state first, then what is paid and on its way, then what was only asked for.
@@ -50,8 +50,7 @@ class DjangoTransactionRepository:
     audit: AuditLog
 
     def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Transaction]:
-        rows = models.Transaction.objects.select_for_update().filter(pk__in=ids, type=type).order_by("pk")
-        return [to_domain(row) for row in rows]
+        return [to_domain(row) for row in locked(models.Transaction, "type = %s", ids, type)]
 
     def save_many(self, transactions: Sequence[Transaction]) -> None:
         fresh = [t for t in transactions if t.version == 0]
@@ -297,14 +296,17 @@ class DjangoFloatReservations:
             insert([row])
 
     def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
-        held = models.FloatReservation.objects.select_for_update().filter(pk__in=transactions, released_at=None)
         sums: dict[str, int] = {}
-        for row in held.order_by("pk"):
+        held = locked(models.FloatReservation, "released_at IS NULL", transactions)
+        for row in held:
             sums[row.account] = sums.get(row.account, 0) + row.amount
-        if sums:
-            models.FloatReservation.objects.filter(pk__in=transactions, released_at=None).update(released_at=at)
-        for account, amount in sorted(sums.items()):
-            models.FloatAccount.objects.filter(pk=account).update(reserved=F("reserved") - amount)
+            row.released_at = at
+        update(held, ["released_at"])
+        with connection.cursor() as cursor:
+            for account, amount in sorted(sums.items()):
+                cursor.execute(
+                    "UPDATE float_accounts SET reserved = reserved - %s WHERE account = %s", [amount, account]
+                )
 
 
 PROMISE = {
