@@ -79,8 +79,9 @@ class DjangoAgentRegistry:
     seen: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
 
     def frozen(self) -> frozenset[str]:
-        rows = models.DerivAgent.objects.filter(frozen_at__isnull=False)
-        self.seen[0] = frozenset(rows.values_list("loginid", flat=True))
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT loginid FROM deriv_agents WHERE frozen_at IS NOT NULL")
+            self.seen[0] = frozenset(loginid for (loginid,) in cursor.fetchall())
         return self.seen[0]
 
     def frozen_lately(self) -> frozenset[str]:

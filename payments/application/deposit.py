@@ -728,6 +728,8 @@ class DepositSaga:
 
     def save(self, transactions: Sequence[Transaction], calls: Sequence[Call]) -> None:
         touched = [t for t in transactions if t.touched]
+        for transaction in touched:
+            transaction.failures = 0
         self.transactions.save_many(touched)
         intended = {id(call.request) for call in calls}
         prompts = [call.request for call in calls if isinstance(call.step, AskForPayment)]
@@ -755,10 +757,11 @@ class DepositSaga:
             for transaction in self.transactions.get_many([TransactionId(id)], TransactionType.DEPOSIT):
                 if transaction.status in FINAL or transaction.next_step_at is None:
                     continue
-                if transaction.attempts >= MOST_FAILURES:
+                if transaction.failures >= MOST_FAILURES:
                     transaction.need_attention(f"step_failed:{type(error).__name__}", at=at)
                 else:
-                    transaction.wait(at + self.timing.nth(self.timing.retries_s, transaction.attempts), at=at)
+                    again = at + self.timing.nth(self.timing.retries_s, transaction.failures)
+                    transaction.step_failed(again, at=at)
                 self.transactions.save_many([transaction])
 
 

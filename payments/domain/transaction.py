@@ -122,6 +122,7 @@ class Transaction(Aggregate):
     version: int = 0
     next_step_at: datetime | None = None
     attempts: int = 0
+    failures: int = 0  # of our own code in a row
     login_checked_at: datetime | None = None
     confirmed_at: datetime | None = None
     expected_by: datetime | None = None
@@ -284,10 +285,12 @@ class Transaction(Aggregate):
         )
 
     def give_back(self, code: str, detail: str, *, at: datetime) -> None:
-        """The paid money has to go back: waits in REFUND_PENDING for a give-back."""
+        """The paid money has to go back: waits in REFUND_PENDING for a give-back, and is shown to a person."""
         self._move_to(S.REFUND_PENDING, at=at, why=code)
         self.failure_code, self.failure_detail = code, detail
         self.next_step_at = None
+        reason = f"refund_pending:{code}"[:64]
+        self.record(AttentionNeeded(transaction_id=self.id, user_id=self.user_id, reason=reason, occurred_at=at))
 
     def need_attention(self, reason: str, *, at: datetime) -> None:
         """The saga's own steps ran out, or proofs contradict: a person is shown it. Remembers where it came from."""
@@ -313,6 +316,12 @@ class Transaction(Aggregate):
         self.next_step_at = until
         if self.expected_by and self.expected_by < until:
             self.expected_by = until + timedelta(minutes=1)
+        self._touch(at)
+
+    def step_failed(self, until: datetime, *, at: datetime) -> None:
+        """Our own code raised, and nothing of the step was kept: looked at again `until` then."""
+        self.failures += 1
+        self.next_step_at = until
         self._touch(at)
 
     def asked(self, request: ProviderRequest, *, asked_at: datetime, at: datetime) -> None:

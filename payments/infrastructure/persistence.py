@@ -121,6 +121,7 @@ def to_row(transaction: Transaction) -> models.Transaction:
         next_step_at=t.next_step_at,
         leased_until=None,
         attempts=t.attempts,
+        failures=t.failures,
         created_at=t.created_at,
         updated_at=t.updated_at,
     )
@@ -152,6 +153,7 @@ def to_domain(row: models.Transaction) -> Transaction:
         deriv_transfer_id=DerivTransferId(row.deriv_transfer_id) if row.deriv_transfer_id else None,
         next_step_at=row.next_step_at,
         attempts=row.attempts,
+        failures=row.failures,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
@@ -285,8 +287,10 @@ class DjangoFloatReservations:
             return  # it has kept the one it had
         with connection.cursor() as cursor:  # one statement, so that first uses of an account can't block each other
             cursor.execute(PROMISE[connection.vendor], [account, amount.amount])
-            cursor.execute("SELECT reserved FROM float_accounts WHERE account = %s", [account])
-            [reserved] = cursor.fetchone()
+            reserved: int = cursor.lastrowid  # as MySQL's LAST_INSERT_ID(…) handed it out; 0 for an account's first row
+            if connection.vendor != "mysql" or not reserved:
+                cursor.execute("SELECT reserved FROM float_accounts WHERE account = %s", [account])
+                [reserved] = cursor.fetchone()
         if not beyond and self.ledger.deriv_balance(account).amount < reserved:
             raise FloatTooLow("deposits of this amount are not possible right now: please try again later")
         row = models.FloatReservation(
@@ -311,7 +315,7 @@ class DjangoFloatReservations:
 
 PROMISE = {
     "mysql": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
-    "ON DUPLICATE KEY UPDATE reserved = reserved + VALUES(reserved)",
+    "ON DUPLICATE KEY UPDATE reserved = LAST_INSERT_ID(reserved + VALUES(reserved))",
     "sqlite": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
     "ON CONFLICT (account) DO UPDATE SET reserved = reserved + excluded.reserved",
 }
@@ -329,6 +333,7 @@ CHANGING = (
     "next_step_at",
     "leased_until",
     "attempts",
+    "failures",
     "updated_at",
 )
 assert set(NEXT) == set(TransactionStatus)

@@ -137,6 +137,7 @@ class Migration(migrations.Migration):
                 ("next_step_at", models.DateTimeField(null=True)),
                 ("leased_until", models.DateTimeField(null=True)),
                 ("attempts", models.PositiveIntegerField(default=0)),
+                ("failures", models.PositiveIntegerField(default=0)),
                 ("created_at", models.DateTimeField()),
                 ("updated_at", models.DateTimeField()),
             ],
