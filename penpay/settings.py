@@ -5,6 +5,7 @@ stops the start with a line that names it; elsewhere harmless defaults serve.
 """
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def required(name: str, default: str, *, least: int = 1) -> str:
 def demo_key(name: str) -> str:
     """A fixed key for development, tests and demo: distinct for each name, and refused in production."""
     return hashlib.sha256(f"penpay demo {name}".encode()).hexdigest()
+
+
+def key_ring(name: str, *, most: int = 64) -> str:
+    """A setting of the form `id:hex,id:hex`, newest first. Raises `ImproperlyConfigured` for a weak key."""
+    ring = required(name, f"demo:{demo_key(name)}", least=32)
+    for part in ring.split(","):
+        key_id, _, key = part.strip().partition(":")
+        if not key_id or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
+            raise ImproperlyConfigured(f"{name} is a list of id:key, each key 64 hex digits (32 bytes)")
+    return ring
 
 
 SECRET_KEY = required("SECRET_KEY", demo_key("SECRET_KEY"), least=50)
@@ -180,9 +191,9 @@ METRICS_ALLOWED_IPS = env.list("METRICS_ALLOWED_IPS", default=["127.0.0.0/8", ":
 API_DOCS = env.bool("API_DOCS", default=not PRODUCTION)
 
 # --- keys -----------------------------------------------------------------------------------------------------------
-PII_KEYS = required("PII_KEYS", f"demo:{demo_key('PII_KEYS')}", least=32)  # "id:64 hex digits", newest first, by commas
+PII_KEYS = key_ring("PII_KEYS")  # "id:64 hex digits", newest first, by commas
 PII_INDEX_KEY = required("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
-JWT_SIGNING_KEYS = required("JWT_SIGNING_KEYS", f"demo:{demo_key('JWT_SIGNING_KEYS')}", least=32)
+JWT_SIGNING_KEYS = key_ring("JWT_SIGNING_KEYS", most=128)
 JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
 JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
 MAX_DEVICES = env.int("MAX_DEVICES", default=2)

@@ -52,7 +52,7 @@ class Deriv:
 
         Raises `DerivUnavailable`, `DerivPlatformUnsupported`.
         """
-        frozen = self.agents.frozen()
+        frozen = self.agents.frozen(at_most_old_s=2.0)  # whoever sends looks again
         usable = [agent for agent in self._api(platform).agents if agent not in frozen]
         if not usable:
             raise DerivUnavailable("Deriv transfers are stopped at the moment: try again later")

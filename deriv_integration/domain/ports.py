@@ -34,8 +34,8 @@ class TransferRepository(Protocol):
 class AgentRegistry(Protocol):
     """`deriv_agents`: which agent credentials are frozen."""
 
-    def frozen(self) -> frozenset[str]:
-        """The frozen ones; joins the caller's unit of work."""
+    def frozen(self, *, at_most_old_s: float = 0.0) -> frozenset[str]:
+        """The frozen ones; joins the caller's unit of work. What this process read so lately will do."""
 
     def frozen_lately(self) -> frozenset[str]:
         """What `frozen` said last in this process: asks nothing, so that it may be read outside of any unit of work."""

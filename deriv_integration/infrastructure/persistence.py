@@ -1,5 +1,6 @@
 """`deriv_transfers` and `deriv_agents` over Django: a group is one statement."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,8 +78,12 @@ class DjangoAgentRegistry:
 
     audit: AuditLog
     seen: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
+    looked_at: list[float] = field(default_factory=lambda: [float("-inf")])  # on the monotonic clock
 
-    def frozen(self) -> frozenset[str]:
+    def frozen(self, *, at_most_old_s: float = 0.0) -> frozenset[str]:
+        if time.monotonic() - self.looked_at[0] < at_most_old_s:
+            return self.seen[0]
+        self.looked_at[0] = time.monotonic()
         with connection.cursor() as cursor:
             cursor.execute("SELECT loginid FROM deriv_agents WHERE frozen_at IS NOT NULL")
             self.seen[0] = frozenset(loginid for (loginid,) in cursor.fetchall())
