@@ -748,7 +748,10 @@ class DepositSaga:
                 self.reservations.reserve(
                     transaction.agent, transaction.id, transaction.payout, at=transaction.updated_at, beyond=True
                 )
-        ended = [t.id for t in touched if t.status in FINAL or t.status is S.REFUND_PENDING or t.deriv_transfer_id]
+        back = S.REFUND_PENDING  # what goes back is no longer sent, also while a person looks at it
+        ended = [
+            t.id for t in touched if t.status in FINAL or back in {t.status, t.attention_from} or t.deriv_transfer_id
+        ]
         if ended:
             self.reservations.release(ended, at=self.clock())
 

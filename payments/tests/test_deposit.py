@@ -325,6 +325,7 @@ def test_another_amount_is_posted_as_proven_and_shown_to_a_person(bench: Bench, 
     assert books_agree(bench)
     assert -bench.world.balance("suspense") == suspense * 100
     assert not bench.deriv.sent
+    assert not bench.world.reserved
 
 
 def test_a_second_payment_under_one_reference_goes_to_suspense_and_before_a_person(bench: Bench) -> None:
