@@ -221,6 +221,7 @@ def test_with_deriv_down_nothing_is_sent_and_it_comes_back_by_itself(adapter, de
     send(adapter, a_transfer(1_00))
     deriv_simulator.arm("down", call="connect")
     wait_until(lambda: not deriv_simulator.simulator.sessions)
+    wait_until(lambda: isinstance(adapter.find(a_transfer(2_00)), Unreadable))  # our end has noticed, too
 
     down = send(adapter, a_transfer(2_00), within_s=0.3)
     lookup = adapter.find(a_transfer(2_00))
