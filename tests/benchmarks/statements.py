@@ -92,11 +92,12 @@ def alone(stack: Stack, person: Person) -> Alone:
         deposits.run(stack, [person])
         time.sleep(0.5)  # what follows the end
     log = (
-        "SELECT UNIX_TIMESTAMP(event_time), thread_id, command_type, CONVERT(argument USING utf8mb4) "
+        "SELECT UNIX_TIMESTAMP(event_time), thread_id, command_type, CAST(argument AS BINARY) "
         "FROM mysql.general_log WHERE command_type IN ('Query', 'Ping', 'Execute')"
     )
     everything = [
-        Statement(float(at), int(id), SPACES.sub(" ", argument or kind).strip()) for at, id, kind, argument in rows(log)
+        Statement(float(at), int(id), SPACES.sub(" ", (argument or b"").decode(errors="replace") or kind).strip())
+        for at, id, kind, argument in rows(log)
     ]
     ours = int(rows("SELECT CONNECTION_ID()")[0][0])
     left_out = {ours} | {statement.connection for statement in everything if _is_relay(statement.text)}

@@ -18,11 +18,11 @@ from penpay.stack import Stack
 # One process for the steps; relay and sweeper have one of their own, so that their statements and time can be told
 # apart. Two API processes were measured a quarter faster than one with as many threads.
 QUEUES = ("relay,sweep,default", "steps")
-API = {"api_processes": 2, "api_threads": 2}
+API = {"api_processes": 2, "api_threads": 8}
 GUARDS_OFF = ("M-Pesa: rate limit 20/s", "M-Pesa: duplicate guard", "Deriv: call budgets", "Deriv: duplicate guard 2 s")
 PASSED_ON = (
     "APP_ENV", "DJANGO_SETTINGS_MODULE", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL",
-    "JWT_ACCESS_TTL", "DATABASE_LOCK_WAIT_S", "LOG_LEVEL", "MPESA_RATE_PER_MINUTE",
+    "JWT_ACCESS_TTL", "LOG_LEVEL", "MPESA_RATE_PER_MINUTE",
 )  # fmt: skip
 
 
