@@ -398,8 +398,9 @@ class Credit:
         fresh = [reference for reference in dict.fromkeys(references) if reference != known]
         if known is None and fresh:
             first = fresh.pop(0)
-            transfer.status, transfer.provider_transaction_id = RequestStatus.DONE, first
-            transaction.change(transfer)
+            if (transfer.status, transfer.provider_transaction_id) != (RequestStatus.DONE, first):
+                transfer.status, transfer.provider_transaction_id = RequestStatus.DONE, first
+                transaction.change(transfer)
             transaction.complete(DerivTransferId(first), at=at)
             self.ledger.post_deposit_sent(
                 transaction.id,
