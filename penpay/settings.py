@@ -73,7 +73,6 @@ LOCK_WAIT_S = env.int("DATABASE_LOCK_WAIT_S", default=1 if APP_ENV == "testing" 
 
 def database(url: str) -> dict[str, Any]:
     """Django's entry for `url`:
-
     READ COMMITTED and strict mode on MySQL and MariaDB, WAL and BEGIN IMMEDIATE on SQLite.
     """
     config: dict[str, Any] = environ.Env.db_url_config(url)

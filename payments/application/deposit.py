@@ -248,7 +248,6 @@ class TakePayment:
 @dataclass(frozen=True)
 class ConfirmPayment(Step[Transaction, Question, Outcome]):
     """AWAITING_MPESA to MPESA_CONFIRMED:
-
     M-Pesa is asked whether the prompt was paid. A callback only starts the asking.
     """
 
@@ -303,7 +302,6 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
 @dataclass(frozen=True)
 class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadable | Unknown]):
     """AWAITING_MPESA, when the prompt's answer was lost or the query does not settle it:
-
     M-Pesa's own book (Pull) is read.
     """
 
@@ -391,7 +389,6 @@ class Credit:
         self, transaction: Transaction, transfer: DerivTransfer, references: Sequence[str], *, at: datetime
     ) -> None:
         """Completes with the first reference; any other one is a double booking:
-
         posted, the credential frozen, shown.
         """
         known = transaction.deriv_transfer_id
@@ -484,7 +481,6 @@ class SendToDeriv(Step[Transaction, DerivTransfer, Outcome]):
 @dataclass(frozen=True)
 class AskDeriv(Step[Transaction, Question, Lookup | Unknown]):
     """DERIV_TRANSFER_SENT with an unknown outcome:
-
     the agent's own book is read; only a proven absence allows another attempt.
     """
 
@@ -528,7 +524,6 @@ class AskDeriv(Step[Transaction, Question, Lookup | Unknown]):
 
 def send_again(request: ProviderRequest, *, at: datetime) -> None:
     """The same attempt once more, after it surely had no effect:
-
     the fence rises, so that a sleeping sender's word is void.
     """
     if request.status is not RequestStatus.NOT_SENT:

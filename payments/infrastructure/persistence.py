@@ -66,7 +66,6 @@ class DjangoTransactionRepository:
 
     def claim_due(self, *, at: datetime, lease: timedelta, most: int) -> list[TransactionId]:
         """The dispatcher's pick:
-
         due rows by priority, then age, leased for `lease`. Opens and commits its own transaction.
         """
         free = Q(leased_until=None) | Q(leased_until__lte=at)

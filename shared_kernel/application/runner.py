@@ -84,7 +84,6 @@ class Saga(Protocol[A]):
 
     def step_failed(self, id: UUID, error: Exception, *, at: datetime) -> None:
         """A step of this one aggregate raised:
-
         opens its own unit of work to put the aggregate off or before a person.
         """
 

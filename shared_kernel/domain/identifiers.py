@@ -43,7 +43,6 @@ class IdempotencyKey:
 @dataclass(frozen=True, slots=True)
 class Phone:
     """A Kenyan mobile number as M-Pesa writes it:
-
     `number` is 2547XXXXXXXX or 2541XXXXXXXX. `str` and `repr` are masked.
     """
 

@@ -120,7 +120,6 @@ class DepositSplit:
 @dataclass(frozen=True, slots=True)
 class LockedRate:
     """What one `base` (USD) costs in `quote` (KES):
-
     `mid` in the market, `rate` for this customer; held until `expires_at`.
     """
 

@@ -69,7 +69,6 @@ Outcome: TypeAlias = Done | Accepted | Refused | Unknown | NotSent
 @dataclass(frozen=True, slots=True)
 class Found:
     """The provider's own book shows it:
-
     `references` are the provider's transaction ids (more than one is a double booking).
     """
 

@@ -59,7 +59,6 @@ class OutboxRepository(Protocol):
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
     """One line of the audit log:
-
     what was done to which target. `before`, `after`, `details` hold no personal data, or it masked.
     """
 
@@ -106,7 +105,6 @@ class IdempotencyKeys(Protocol):
 
     def consume(self, step: str, events: Sequence[UUID]) -> set[UUID]:
         """Those of `events` that `step` has not consumed before, now consumed:
-
         at most once each, in the commit of the effect.
         """
 

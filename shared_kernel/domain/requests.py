@@ -88,7 +88,6 @@ class ProviderRequest:
 @dataclass(frozen=True, slots=True)
 class MpesaClaim:
     """What an unsigned callback says about an attempt:
-
     a claim, never a proof. `amount` and `receipt` only on success.
     """
 
