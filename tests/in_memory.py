@@ -157,8 +157,15 @@ class InMemoryMpesa:
     book_is_down: bool = False
     queried: int = 0
 
-    def requests_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
+    def requests_of(
+        self, transactions: Sequence[TransactionId], outcomes: Sequence[tuple[MpesaRequest, Outcome]] = ()
+    ) -> Mapping[TransactionId, list[MpesaRequest]]:
         assert self.world.open
+        for request, outcome in outcomes:
+            row = self.world.prompts[request.id]
+            answered(row, outcome, at=self.world.now, fence=request.fence)
+            if isinstance(outcome, Accepted):
+                row.checkout_request_id = outcome.references.get("CheckoutRequestID", "")
         found: dict[TransactionId, list[MpesaRequest]] = {}
         for request in self.world.prompts.values():
             if request.transaction_id in transactions:
@@ -172,14 +179,6 @@ class InMemoryMpesa:
             if any(not (r.status.is_dead or r.status is RequestStatus.DONE) for r in others):
                 raise PromptOpen("another prompt is open on this phone")
             self.world.prompts[request.id] = copy.deepcopy(request)
-
-    def record_outcomes(self, outcomes: Sequence[tuple[MpesaRequest, Outcome]]) -> None:
-        assert self.world.open
-        for request, outcome in outcomes:
-            row = self.world.prompts[request.id]
-            answered(row, outcome, at=self.world.now, fence=request.fence)
-            if isinstance(outcome, Accepted):
-                row.checkout_request_id = outcome.references.get("CheckoutRequestID", "")
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         assert self.world.open

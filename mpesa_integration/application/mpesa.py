@@ -31,9 +31,24 @@ class Mpesa:
     digest: Digest
     shortcode: Callable[[], str]
 
-    def requests_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
-        """All attempts of each Transaction, oldest first, with what callbacks claimed; one SELECT."""
-        return self.requests.of(transactions)
+    def requests_of(
+        self, transactions: Sequence[TransactionId], outcomes: Sequence[tuple[MpesaRequest, Outcome]] = ()
+    ) -> Mapping[TransactionId, list[MpesaRequest]]:
+        """All attempts of each Transaction, oldest first, with what callbacks claimed; one SELECT.
+
+        `outcomes` are what became of sendings: held against the rows as they are now, and stored, raw answers
+        encrypted, by one UPDATE; the attempts answered here follow them. The caller holds the Transactions' locks:
+        nobody else writes their attempts.
+        """
+        found = self.requests.of(transactions)
+        if outcomes:
+            at = self.clock()
+            rows = {row.id: row for attempts in found.values() for row in attempts}
+            met = [(rows[request.id], request.fence, outcome) for request, outcome in outcomes if request.id in rows]
+            for row, fence, outcome in met:
+                conclude(row, outcome, fence=fence, at=at)
+            self.requests.conclude([row for row, _, _ in met], [outcome.answer for _, _, outcome in met])
+        return found
 
     def new_request(
         self, transaction: TransactionId, attempt: int, phone: Phone, amount: Money, *, at: datetime
@@ -59,23 +74,6 @@ class Mpesa:
             self.requests.add(new)
         if again := [request for request in requests if request.fence > 1]:
             self.requests.send_again(again)
-
-    def record_outcomes(self, outcomes: Sequence[tuple[MpesaRequest, Outcome]]) -> None:
-        """Stores what became of sendings, held against the rows as they are now; the given requests follow them.
-
-        One SELECT and one statement to write. Raw answers are stored encrypted.
-        """
-        if not outcomes:
-            return
-        at = self.clock()
-        rows = {row.id: row for row in self.requests.lock([request for request, _ in outcomes])}
-        met = [(request, rows[request.id], outcome) for request, outcome in outcomes if request.id in rows]
-        for request, row, outcome in met:
-            conclude(row, outcome, fence=request.fence, at=at)
-            request.status, request.code, request.outcome_at = row.status, row.code, row.outcome_at
-            request.receipt, request.merchant_request_id = row.receipt, row.merchant_request_id
-            request.checkout_request_id = row.checkout_request_id
-        self.requests.conclude([row for _, row, _ in met], [outcome.answer for _, _, outcome in met])
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         """Stores what the saga decided about attempts: status, code, receipt, asked_at, absences; one statement."""

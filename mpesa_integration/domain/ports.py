@@ -21,9 +21,6 @@ class MpesaRequests(Protocol):
     def of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
         """All attempts of each Transaction, oldest first, with their claims; one SELECT."""
 
-    def lock(self, requests: Sequence[MpesaRequest]) -> list[MpesaRequest]:
-        """These attempts as they are now, without claims, locked in id order; one SELECT."""
-
     def add(self, requests: Sequence[MpesaRequest]) -> None:
         """One INSERT. Raises `PromptOpen`."""
 

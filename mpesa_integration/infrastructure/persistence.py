@@ -20,7 +20,7 @@ from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaClaim, MpesaRequest, RequestStatus
 from shared_kernel.infrastructure.encryption import blind_index, decrypt
-from shared_kernel.infrastructure.rows import insert, locked, update
+from shared_kernel.infrastructure.rows import insert, update
 
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
 CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict"}
@@ -55,10 +55,6 @@ class DjangoMpesaRequests:
             if row.claim_result_code is not None:
                 requests[-1].claims.append(to_claim(row))
         return found
-
-    def lock(self, requests: Sequence[MpesaRequest]) -> list[MpesaRequest]:
-        rows = locked(models.MpesaRequest, "1 = 1", [request.id for request in requests])
-        return [to_domain(row) for row in rows]
 
     def add(self, requests: Sequence[MpesaRequest]) -> None:
         rows = [to_row(request) for request in requests]

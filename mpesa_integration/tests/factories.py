@@ -49,7 +49,8 @@ def stored(request):
 
 def conclude(request, outcome):
     with unit_of_work():
-        mpesa.record_outcomes([(request, outcome)])
+        [now] = mpesa.requests_of([request.transaction_id], [(request, outcome)])[request.transaction_id]
+    vars(request).update(vars(now))
 
 
 def a_callback(

@@ -643,13 +643,12 @@ class DepositSaga:
 
     def load(self, ids: Sequence[UUID], answers: Sequence[Answer]) -> list[Transaction]:
         transactions = self.transactions.get_many([TransactionId(id) for id in ids], TransactionType.DEPOSIT)
-        self.mpesa.record_outcomes(outcomes_of(AskForPayment, answers))
         self.deriv.record_outcomes(outcomes_of(SendToDeriv, answers))
         mpesa = (AskForPayment, ConfirmPayment, FindPayment)
         asked = {answer.call.aggregate_id for answer in answers if isinstance(answer.call.step, mpesa)}
         prompts = [t for t in transactions if t.status in ASKS_MPESA or t.id in asked]
         if prompts:
-            payments = self.mpesa.requests_of([t.id for t in prompts])
+            payments = self.mpesa.requests_of([t.id for t in prompts], outcomes_of(AskForPayment, answers))
             for transaction in prompts:
                 transaction.payments = list(payments.get(transaction.id, ()))
         looked = {

@@ -74,8 +74,10 @@ class LimitBook(Protocol):
     def rules(self, subjects: Sequence[str], *, at: datetime) -> Mapping[tuple[str, Currency], LimitRule]:
         """The newest valid rule of each subject and currency; one SELECT."""
 
-    def moved(self, user: UserId, type: TransactionType, currency: Currency, *, at: datetime) -> Moved:
-        """Sums over Transactions that moved money or still may; one SELECT."""
+    def standing(
+        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, at: datetime
+    ) -> tuple[LimitRule | None, Moved]:
+        """The newest valid rule of `subject`, and sums over Transactions that moved money or still may; one SELECT."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,9 @@ class Limits:
     ) -> tuple[LimitRule, Left]:
         """The tier's rule, and what it leaves. Raises `KycRequired`, `LimitsMissing`."""
         must_be_verified(tier)
-        rule = self.book.rules([f"tier:{tier}"], at=at).get((f"tier:{tier}", currency))
+        rule, moved = self.book.standing(f"tier:{tier}", user, type, currency, at=at)
         if rule is None:
             raise LimitsMissing(f"no limit is set for tier:{tier} in {currency}")
-        moved = self.book.moved(user, type, currency, at=at)
         return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month))
 
 

@@ -27,17 +27,19 @@ class TransactionRepository(Protocol):
 class MpesaGateway(Protocol):
     """M-Pesa, as the sagas see it.
 
-    The first four join the caller's unit of work; the rest call out and must run outside of one.
+    What stores joins the caller's unit of work; the last three call out and must run outside of one.
     """
 
-    def requests_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
-        """All attempts of each Transaction, oldest first, with what callbacks claimed; one SELECT."""
+    def requests_of(
+        self, transactions: Sequence[TransactionId], outcomes: Sequence[tuple[MpesaRequest, Outcome]] = ()
+    ) -> Mapping[TransactionId, list[MpesaRequest]]:
+        """All attempts of each Transaction, oldest first, with what callbacks claimed; one SELECT.
+
+        `outcomes` are what became of sendings: applied to their attempts, and stored (raw answers encrypted).
+        """
 
     def record(self, requests: Sequence[MpesaRequest]) -> None:
         """Stores intents: new attempts, or known ones with a higher fence. One INSERT. Raises `PromptOpen`."""
-
-    def record_outcomes(self, outcomes: Sequence[tuple[MpesaRequest, Outcome]]) -> None:
-        """Stores what became of calls (raw answers encrypted)."""
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         """Stores what the saga decided about attempts: status, code, receipt, asked_at, absences. One UPDATE."""

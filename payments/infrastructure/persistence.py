@@ -247,24 +247,38 @@ class DjangoLimitBook:
             found[subject, currency] = LimitRule(subject, least, most, day, month)
         return found
 
-    def moved(self, user: UserId, type: TransactionType, currency: Currency, *, at: datetime) -> Moved:
+    def standing(
+        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, at: datetime
+    ) -> tuple[LimitRule | None, Moved]:
         today = at.astimezone(NAIROBI).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
-        day_begins, month_begins = (connection.ops.adapt_datetimefield_value(begin) for begin in (today, month))
+        day_begins, month_begins, now = (connection.ops.adapt_datetimefield_value(time) for time in (today, month, at))
         amount, code = (
             ("amount", "currency") if type is TransactionType.DEPOSIT else ("payout_amount", "payout_currency")
         )
         mark = binary_mark()
         places = ", ".join(["%s"] * len(ENDED_UNPAID))
+        sums = (
+            f"SELECT COALESCE(SUM(CASE WHEN created_at >= %s THEN {amount} END), 0) AS today, "  # noqa: S608
+            f"COALESCE(SUM({amount}), 0) AS this_month FROM transactions WHERE user_id = {mark} AND type = %s "
+            f"AND {code} = %s AND created_at >= %s AND status NOT IN ({places})"
+        )
+        rule = (
+            "SELECT minimum, maximum, per_day, per_month FROM limit_rules "
+            "WHERE subject = %s AND currency = %s AND valid_from <= %s ORDER BY valid_from DESC LIMIT 1"
+        )
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT COALESCE(SUM(CASE WHEN created_at >= %s THEN {amount} END), 0), COALESCE(SUM({amount}), 0) "  # noqa: S608
-                f"FROM transactions WHERE user_id = {mark} AND type = %s AND {code} = %s AND created_at >= %s "
-                f"AND status NOT IN ({places})",
-                [day_begins, user.bytes, type, currency, month_begins, *ENDED_UNPAID],
+                "SELECT moved.today, moved.this_month, rule.minimum, rule.maximum, rule.per_day, rule.per_month "  # noqa: S608 - our own names
+                f"FROM ({sums}) AS moved LEFT JOIN ({rule}) AS rule ON 1 = 1",
+                [day_begins, user.bytes, type, currency, month_begins, *ENDED_UNPAID, subject, currency, now],
             )
-            sums = cursor.fetchone()
-        return Moved(*(Money(int(sum), currency) for sum in sums))
+            moved_today, moved_this_month, *limits = cursor.fetchone()
+        least, most, day, month_ = (None if sum is None else Money(sum, currency) for sum in limits)
+        moved = Moved(Money(int(moved_today), currency), Money(int(moved_this_month), currency))
+        if least is None or most is None:
+            return None, moved
+        return LimitRule(subject, least, most, day, month_), moved
 
 
 OPEN = frozenset(
@@ -299,16 +313,16 @@ class DjangoFloatReservations:
             insert([row])
 
     def release(self, transactions: Sequence[TransactionId], *, at: datetime) -> None:
-        sums: dict[str, int] = {}
-        held = locked(models.FloatReservation, "released_at IS NULL", transactions)
-        for row in held:
-            sums[row.account] = sums.get(row.account, 0) + row.amount
-            row.released_at = at
-        update(held, ["released_at"])
-        with connection.cursor() as cursor:
-            for account, amount in sorted(sums.items()):
+        if not transactions:
+            return
+        ids = [id.bytes for id in transactions]
+        held = f"transaction_id IN ({', '.join([binary_mark()] * len(ids))}) AND released_at IS NULL"
+        with connection.cursor() as cursor:  # the account before its reservations, as `reserve` does
+            cursor.execute(GIVE_UP[connection.vendor].format(held=held), ids)
+            if cursor.rowcount:
                 cursor.execute(
-                    "UPDATE float_accounts SET reserved = reserved - %s WHERE account = %s", [amount, account]
+                    f"UPDATE float_reservations SET released_at = %s WHERE {held}",  # noqa: S608 - our own names
+                    [connection.ops.adapt_datetimefield_value(at), *ids],
                 )
 
 
@@ -317,6 +331,13 @@ PROMISE = {
     "ON DUPLICATE KEY UPDATE reserved = LAST_INSERT_ID(reserved + VALUES(reserved))",
     "sqlite": "INSERT INTO float_accounts (account, reserved) VALUES (%s, %s) "
     "ON CONFLICT (account) DO UPDATE SET reserved = reserved + excluded.reserved",
+}
+HELD = "(SELECT account, SUM(amount) AS amount FROM float_reservations WHERE {held} GROUP BY account)"
+GIVE_UP = {
+    "mysql": f"UPDATE float_accounts AS a JOIN {HELD} AS r ON r.account = a.account "  # noqa: S608
+    "SET a.reserved = a.reserved - r.amount",
+    "sqlite": f"UPDATE float_accounts AS a SET reserved = reserved - r.amount FROM {HELD} AS r "  # noqa: S608
+    "WHERE r.account = a.account",
 }
 CHANGING = (
     "status",

@@ -170,7 +170,7 @@ def test_both_providers_are_asked_about_each_attempt_and_nothing_changes(run, mp
     outcome = mpesa.push(prompt, give_up_at=time.monotonic() + 5)
     assert isinstance(outcome, Accepted)
     with unit_of_work():
-        mpesa.record_outcomes([(prompt, outcome)])
+        mpesa.requests_of([deposit.id], [(prompt, outcome)])
     deriv.transfer(transfer, give_up_at=time.monotonic() + 5)
     time.sleep(0.1)  # the customer pays
     before = state(), requests()
@@ -229,7 +229,7 @@ def test_providers_that_are_down_are_told_as_unreachable(run, settings, deriv_at
     deposit = a_stored_deposit(S.DERIV_TRANSFER_SENT)
     prompt, _ = with_attempts(deposit)
     with unit_of_work():
-        mpesa.record_outcomes([(prompt, Accepted({"CheckoutRequestID": "ws_CO_1"}))])
+        mpesa.requests_of([deposit.id], [(prompt, Accepted({"CheckoutRequestID": "ws_CO_1"}))])
 
     code, told = run("query_provider", deposit.id)
 

@@ -37,8 +37,8 @@ class Book:
     def rules(self, subjects, *, at):
         return {(rule.subject, rule.minimum.currency): rule for rule in self.rows if rule.subject in subjects}
 
-    def moved(self, user, type, currency, *, at):
-        return self.moved_so_far
+    def standing(self, subject, user, type, currency, *, at):
+        return self.rules([subject], at=at).get((subject, currency)), self.moved_so_far
 
 
 def tier(least=10, most=1_000, day=2_000, month=5_000):

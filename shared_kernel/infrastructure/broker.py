@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 DELIVER = "shared_kernel.workers.deliver_events"
 RELAY = "shared_kernel.workers.relay_outbox"
 MOST_COMMANDS = 10_000  # of one round trip
-WAKE_EVERY_S = 0.01
+WAKE_EVERY_S = 0.02
 REST_S = 1.0  # after the broker could not be reached
 
 

@@ -105,4 +105,4 @@ def alone(stack: Stack, person: Person) -> Alone:
 
 
 def _is_relay(text: str) -> bool:
-    return "domain_events" in text and "FOR UPDATE" in text
+    return "leases" in text and "'relay'" in text
