@@ -194,12 +194,21 @@ class InMemoryMpesa:
         return busy & set(phones)
 
     def new_request(
-        self, transaction: TransactionId, attempt: int, phone: Phone, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        phone: Phone,
+        amount: Money,
+        *,
+        at: datetime,
+        about: str = "",
+        shortcode: str = "",
     ) -> MpesaRequest:
         return MpesaRequest(
             id=RequestId(self.world.new_id()),
             transaction_id=transaction,
-            leg=Leg.STK_PUSH,
+            leg=leg,
             attempt=attempt,
             reference=f"REF{transaction.int:09d}",
             amount=amount,
@@ -209,7 +218,7 @@ class InMemoryMpesa:
             shortcode="174379",
         )
 
-    def push(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
+    def send(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
         assert not self.world.open, "M-Pesa was called inside a unit of work"
         self.pushed.append(copy.deepcopy(request))
         answer = self.answers.pop(0) if self.answers else Accepted({"CheckoutRequestID": f"ws_CO_{request.reference}"})
@@ -282,12 +291,20 @@ class InMemoryDeriv:
         return "CR900001"
 
     def new_transfer(
-        self, transaction: TransactionId, attempt: int, login: DerivLogin, agent: str, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        login: DerivLogin,
+        agent: str,
+        amount: Money,
+        *,
+        at: datetime,
     ) -> DerivTransfer:
         return DerivTransfer(
             id=RequestId(self.world.new_id()),
             transaction_id=transaction,
-            leg=Leg.DERIV_CREDIT,
+            leg=leg,
             attempt=attempt,
             reference=f"PP{transaction.int:09d}",
             amount=amount,
@@ -301,7 +318,7 @@ class InMemoryDeriv:
         assert not self.world.open, "Deriv was called inside a unit of work"
         return self.login_answers.pop(0) if self.login_answers else Done("JANE DOE")
 
-    def transfer(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
+    def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
         assert not self.world.open, "Deriv was called inside a unit of work"
         self.sent.append(copy.deepcopy(transfer))
         answer = self.answers.pop(0) if self.answers else self.books

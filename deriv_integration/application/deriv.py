@@ -59,15 +59,23 @@ class Deriv:
         return usable[self.ids().int % len(usable)]
 
     def new_transfer(
-        self, transaction: TransactionId, attempt: int, login: DerivLogin, agent: str, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        login: DerivLogin,
+        agent: str,
+        amount: Money,
+        *,
+        at: datetime,
     ) -> DerivTransfer:
         """A new attempt with its id, reference and `send_before`; not stored yet."""
         return DerivTransfer(
             id=RequestId(self.ids()),
             transaction_id=transaction,
-            leg=Leg.DERIV_CREDIT,
+            leg=leg,
             attempt=attempt,
-            reference=reference_of(transaction, Leg.DERIV_CREDIT),
+            reference=reference_of(transaction, leg),
             amount=amount,
             send_before=at + self.send_window,
             created_at=at,
@@ -81,13 +89,13 @@ class Deriv:
             return NotSent("platform_unsupported", FROZEN_RETRY_S, alert=True)
         return self.platforms[login.platform].check_login(login, agent, amount)
 
-    def transfer(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
+    def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
         """Sends money. `Done(reference)` carries Deriv's transaction id; a frozen agent sends nothing."""
         if transfer.login.platform not in self.platforms:
             return NotSent("platform_unsupported", FROZEN_RETRY_S, alert=True)
         if transfer.agent in self.agents.frozen_lately():
             return NotSent("agent_frozen", FROZEN_RETRY_S, alert=True)
-        return self.platforms[transfer.login.platform].transfer(transfer, give_up_at=give_up_at)
+        return self.platforms[transfer.login.platform].send(transfer, give_up_at=give_up_at)
 
     def find(self, transfer: DerivTransfer) -> Lookup:
         """Looks into the agent's own book for a transfer that may have been made; a frozen agent's book can be read."""

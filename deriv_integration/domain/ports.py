@@ -54,7 +54,7 @@ class DerivApi(Protocol):
     def check_login(self, login: DerivLogin, agent: str, amount: Money) -> Outcome:
         """Asks whether `login` may be credited, moving nothing: `Done(full name)`, `Refused`, or nothing learnt."""
 
-    def transfer(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
+    def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
         """Sends money; past `give_up_at` (monotonic) nothing is written. `Done` carries Deriv's transaction id."""
 
     def find(self, transfer: DerivTransfer) -> Lookup:

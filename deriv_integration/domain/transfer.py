@@ -31,7 +31,7 @@ class DerivAccount:
     is_virtual: bool
 
 
-MARKS = {Leg.DERIV_CREDIT: "D"}
+MARKS = {Leg.DERIV_CREDIT: "D", Leg.DERIV_DEBIT: "W", Leg.DERIV_CREDIT_BACK: "B"}
 
 
 def reference_of(transaction: TransactionId, leg: Leg) -> str:

@@ -125,4 +125,4 @@ def a_transfer(
 
 def send(adapter: WsV3, transfer: DerivTransfer, *, within_s: float = 5.0) -> Outcome:
     """Sends it, giving up writing after `within_s`."""
-    return adapter.transfer(transfer, give_up_at=time.monotonic() + within_s)
+    return adapter.send(transfer, give_up_at=time.monotonic() + within_s)

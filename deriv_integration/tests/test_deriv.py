@@ -70,7 +70,7 @@ def test_a_new_attempt_has_its_own_id_and_a_moment_after_which_it_is_not_sent(de
     at = datetime(2026, 11, 22, tzinfo=UTC)
     id = TransactionId(new_id())
 
-    first, second = (deriv.new_transfer(id, attempt, JANE, AGENT, TEN, at=at) for attempt in (1, 2))
+    first, second = (deriv.new_transfer(id, Leg.DERIV_CREDIT, attempt, JANE, AGENT, TEN, at=at) for attempt in (1, 2))
 
     assert first.id != second.id
     assert first.reference == second.reference == reference_of(id, Leg.DERIV_CREDIT)
@@ -83,7 +83,7 @@ def test_a_platform_without_an_adapter_is_said_so(deriv):
         deriv.identify(DerivPlatform.REST, "token")
     transfer = a_transfer(login=ON_REST)
     assert isinstance(deriv.check_login(ON_REST, AGENT, TEN), NotSent)
-    assert isinstance(deriv.transfer(transfer, give_up_at=time.monotonic() + 1), NotSent)
+    assert isinstance(deriv.send(transfer, give_up_at=time.monotonic() + 1), NotSent)
     assert deriv.find(transfer) == Unreadable("platform_unsupported")
 
 
@@ -95,7 +95,7 @@ def test_an_agent_for_a_platform_without_an_adapter_is_refused(deriv):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_frozen_agent_gets_no_new_transaction_and_sends_no_recorded_one(deriv, deriv_simulator):
-    transfer = deriv.new_transfer(TransactionId(new_id()), 1, JANE, AGENT, TEN, at=now())
+    transfer = deriv.new_transfer(TransactionId(new_id()), Leg.DERIV_CREDIT, 1, JANE, AGENT, TEN, at=now())
     with unit_of_work():
         assert deriv.agent_for(DerivPlatform.WS_V3) == AGENT
         deriv.record([transfer])
@@ -103,14 +103,14 @@ def test_a_frozen_agent_gets_no_new_transaction_and_sends_no_recorded_one(deriv,
         deriv.freeze(AGENT, "booked twice")
 
     elsewhere = replace(deriv, agents=DjangoAgentRegistry(DjangoAuditLog()))  # another process
-    again = deriv.new_transfer(TransactionId(new_id()), 1, JANE, AGENT, TEN, at=now())
+    again = deriv.new_transfer(TransactionId(new_id()), Leg.DERIV_CREDIT, 1, JANE, AGENT, TEN, at=now())
     with unit_of_work(), pytest.raises(DerivUnavailable):
         replace(deriv, agents=DjangoAgentRegistry(DjangoAuditLog())).agent_for(DerivPlatform.WS_V3)
     with unit_of_work():
         elsewhere.record([again])
 
     for gateway, what in ((deriv, transfer), (elsewhere, again)):
-        assert gateway.transfer(what, give_up_at=time.monotonic() + 1) == NotSent("agent_frozen", 300, alert=True)
+        assert gateway.send(what, give_up_at=time.monotonic() + 1) == NotSent("agent_frozen", 300, alert=True)
     assert deriv_simulator.received() == []
 
 
@@ -131,11 +131,11 @@ def test_work_is_spread_over_the_agents_that_are_not_frozen(adapter):
 @pytest.mark.django_db(transaction=True)
 def test_a_transfer_goes_from_intent_to_proof_through_the_rows(deriv, deriv_simulator):
     id = TransactionId(UUID(str(new_id())))
-    transfer = deriv.new_transfer(id, 1, JANE, AGENT, Money(10_25, Currency.USD), at=now())
+    transfer = deriv.new_transfer(id, Leg.DERIV_CREDIT, 1, JANE, AGENT, Money(10_25, Currency.USD), at=now())
     with unit_of_work():
         deriv.record([transfer])
 
-    outcome = deriv.transfer(transfer, give_up_at=time.monotonic() + 5)
+    outcome = deriv.send(transfer, give_up_at=time.monotonic() + 5)
     with unit_of_work():
         deriv.record_outcomes([(transfer, outcome)])
         (row,) = deriv.transfers_of([id])[id]

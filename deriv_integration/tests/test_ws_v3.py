@@ -196,7 +196,7 @@ def test_an_answer_that_comes_after_the_deadline_is_nobodys(adapter_of, deriv_si
 def test_past_its_moment_a_sender_writes_nothing(adapter, deriv_simulator):
     send(adapter, a_transfer(1_00))
 
-    outcome = adapter.transfer(a_transfer(2_00), give_up_at=time.monotonic() - 0.001)
+    outcome = adapter.send(a_transfer(2_00), give_up_at=time.monotonic() - 0.001)
 
     assert isinstance(outcome, NotSent)
     assert deriv_simulator.received() == [1_00]

@@ -51,21 +51,31 @@ class Mpesa:
         return found
 
     def new_request(
-        self, transaction: TransactionId, attempt: int, phone: Phone, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        phone: Phone,
+        amount: Money,
+        *,
+        at: datetime,
+        about: str = "",
+        shortcode: str = "",
     ) -> MpesaRequest:
         """A new attempt on our shortcode, not stored yet. Raises `InvalidAmount` for what an STK push can't move."""
         shillings(amount)
         return MpesaRequest(
             id=RequestId(self.new_id()),
             transaction_id=transaction,
-            leg=Leg.STK_PUSH,
+            leg=leg,
             attempt=attempt,
-            reference=account_reference(self.digest, transaction, Leg.STK_PUSH, attempt),
+            reference=account_reference(self.digest, transaction, leg, attempt),
+            about=about,
             amount=amount,
             send_before=at + SEND_WINDOW,
             created_at=at,
             phone=phone,
-            shortcode=self.shortcode(),
+            shortcode=shortcode or self.shortcode(),
         )
 
     def record(self, requests: Sequence[MpesaRequest]) -> None:
@@ -83,7 +93,7 @@ class Mpesa:
         """Those with an open prompt: they must wait."""
         return {Phone(number) for number in self.requests.busy({phone.number for phone in phones})}
 
-    def push(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
+    def send(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
         """STK push, answered at the attempt's own URL. Past `give_up_at` (monotonic clock) nothing is written."""
         path = f"/cb/{CallbackKind.STK}/{callback_token(self.digest, request.id)}"
         return self.daraja.push(request, path, give_up_at=give_up_at)

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from mpesa_integration.facade import mpesa
 from shared_kernel.domain.identifiers import Phone, TransactionId
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import unit_of_work
 
 server_database = pytest.mark.skipif(
@@ -29,7 +30,7 @@ AMOUNT = kes(1500)
 
 def a_request(transaction: UUID | None = None, phone: Phone = PHONE, amount: Money = AMOUNT, attempt: int = 1):
     at = datetime.now(UTC)
-    return mpesa.new_request(TransactionId(transaction or uuid7()), attempt, phone, amount, at=at)
+    return mpesa.new_request(TransactionId(transaction or uuid7()), Leg.STK_PUSH, attempt, phone, amount, at=at)
 
 
 def a_stored_request(**given):

@@ -383,7 +383,7 @@ def provider(mpesa_simulator, live_server, settings):
 
 def deposit(**given):
     request = a_stored_request(**given)
-    conclude(request, mpesa.push(request, give_up_at=time.monotonic() + 10))
+    conclude(request, mpesa.send(request, give_up_at=time.monotonic() + 10))
     return request
 
 
@@ -405,7 +405,7 @@ def test_a_callback_that_overtakes_the_answer_is_there_when_the_answer_comes(pro
     provider.faults.arm({"call": "stk_push", "fault": "callback_before_answer"})
     request = a_stored_request()
 
-    outcome = mpesa.push(request, give_up_at=time.monotonic() + 10)
+    outcome = mpesa.send(request, give_up_at=time.monotonic() + 10)
 
     assert isinstance(outcome, Accepted)
     assert claims_of(request) == [("0", True)]

@@ -27,7 +27,7 @@ BUSY = "The transaction is being processed"
 
 
 def push(request, *, within: float = 10):
-    return mpesa.push(request, give_up_at=time.monotonic() + within)
+    return mpesa.send(request, give_up_at=time.monotonic() + within)
 
 
 def bare(outcome):

@@ -49,6 +49,7 @@ from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, Idempotency
 from shared_kernel.domain.requests import (
     SEND_WINDOW,
     DerivTransfer,
+    Leg,
     MpesaClaim,
     MpesaPayment,
     MpesaRequest,
@@ -162,14 +163,16 @@ class AskForPayment(Step[Transaction, MpesaRequest, Outcome]):
             return None
         request = transaction.payment
         if request is None:
-            request = self.mpesa.new_request(transaction.id, 1, transaction.phone, transaction.amount, at=at)
+            request = self.mpesa.new_request(
+                transaction.id, Leg.STK_PUSH, 1, transaction.phone, transaction.amount, at=at
+            )
         else:
             send_again(request, at=at)
         transaction.ask_for_payment(request, until=request.send_before + self.timing.of(self.timing.answer_s), at=at)
         return request
 
     def call(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
-        return self.mpesa.push(request, give_up_at=give_up_at)
+        return self.mpesa.send(request, give_up_at=give_up_at)
 
     def conclude(self, transaction: Transaction, request: MpesaRequest, outcome: Outcome, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
@@ -444,6 +447,7 @@ class SendToDeriv(Step[Transaction, DerivTransfer, Outcome]):
         else:
             transfer = self.deriv.new_transfer(
                 transaction.id,
+                Leg.DERIV_CREDIT,
                 len(transaction.transfers) + 1,
                 transaction.login,
                 transaction.agent,
@@ -454,7 +458,7 @@ class SendToDeriv(Step[Transaction, DerivTransfer, Outcome]):
         return transfer
 
     def call(self, request: DerivTransfer, *, give_up_at: float) -> Outcome:
-        return self.deriv.transfer(request, give_up_at=give_up_at)
+        return self.deriv.send(request, give_up_at=give_up_at)
 
     def conclude(self, transaction: Transaction, request: DerivTransfer, outcome: Outcome, *, at: datetime) -> None:
         transfer = own(transaction.transfers, request.id)

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 from payments.domain.ports import DerivGateway, MpesaGateway
 from shared_kernel.domain.identifiers import TransactionId
-from shared_kernel.domain.outcome import Absent, Accepted, Done, Found, Lookup, Outcome, Refused, Unreadable
+from shared_kernel.domain.outcome import (
+    Absent,
+    Accepted,
+    Dead,
+    Done,
+    Found,
+    Lookup,
+    Outcome,
+    Pending,
+    Refused,
+    Unreadable,
+)
 from shared_kernel.domain.ports import UnitOfWork
 from shared_kernel.domain.requests import MpesaPayment, ProviderRequest
 
@@ -68,8 +79,15 @@ def _payments(found: Sequence[MpesaPayment] | Unreadable) -> str:
 
 def _lookup(found: Lookup) -> str:
     match found:
+        case Found(references, reverted=True):
+            return "reverted " + ", ".join(references)
         case Found(references):
             return "found " + ", ".join(references)
         case Absent(proven):
             return "not in the book" if proven else "not seen, but the book has gaps"
-    return f"not readable: {found.code}"
+        case Dead(code):
+            return f"surely not made: {code}"
+        case Pending():
+            return "not decided yet"
+        case Unreadable(code):
+            return f"not readable: {code}"

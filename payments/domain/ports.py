@@ -8,7 +8,15 @@ from payments.domain.transaction import Transaction, TransactionType
 from shared_kernel.domain.identifiers import Phone, TransactionId, UserId
 from shared_kernel.domain.money import DepositSplit, LockedRate, Money
 from shared_kernel.domain.outcome import Lookup, Outcome, Unreadable
-from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransfer, MpesaPayment, MpesaRequest
+from shared_kernel.domain.requests import (
+    CodeSent,
+    DerivLogin,
+    DerivPlatform,
+    DerivTransfer,
+    Leg,
+    MpesaPayment,
+    MpesaRequest,
+)
 
 
 class TransactionRepository(Protocol):
@@ -48,12 +56,28 @@ class MpesaGateway(Protocol):
         """Those with an open prompt: they must wait."""
 
     def new_request(
-        self, transaction: TransactionId, attempt: int, phone: Phone, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        phone: Phone,
+        amount: Money,
+        *,
+        at: datetime,
+        about: str = "",
+        shortcode: str = "",
     ) -> MpesaRequest:
-        """A new attempt on our shortcode, with its id, reference and `send_before`; not stored yet."""
+        """A new attempt of `leg`, with its id, reference and `send_before`; not stored yet.
 
-    def push(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
-        """STK push. `give_up_at` is on the monotonic clock: past it nothing is written (`NotSent`)."""
+        `shortcode` is the leg's usual one where none is given; `about` as in `MpesaRequest`. Raises `InvalidAmount`.
+        """
+
+    def send(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
+        """Carries the attempt out, by its leg: STK push, B2C v3, reversal, status query.
+
+        `give_up_at` is on the monotonic clock: past it nothing is written (`NotSent`). `Accepted` means queued: the end
+        comes by callback. Calls with the initiator's credential are `NotSent` while a credential error stops them.
+        """
 
     def query(self, request: MpesaRequest) -> Outcome:
         """STK query: `Done` (paid), `Accepted` (not decided yet), `Refused` (this attempt moved nothing),
@@ -91,18 +115,40 @@ class DerivGateway(Protocol):
         """
 
     def new_transfer(
-        self, transaction: TransactionId, attempt: int, login: DerivLogin, agent: str, amount: Money, *, at: datetime
+        self,
+        transaction: TransactionId,
+        leg: Leg,
+        attempt: int,
+        login: DerivLogin,
+        agent: str,
+        amount: Money,
+        *,
+        at: datetime,
     ) -> DerivTransfer:
-        """A new attempt with its id, reference and `send_before`; not stored yet."""
+        """A new attempt of `leg` with its id, reference and `send_before`; not stored yet."""
 
     def check_login(self, login: DerivLogin, agent: str, amount: Money) -> Outcome:
         """Asks whether `login` may be credited: `Done(full name)`, `Refused`, or nothing learnt. Moves nothing."""
 
-    def transfer(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
-        """Sends money. `Done(reference)` carries Deriv's transaction id."""
+    def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
+        """Moves money, by the transfer's leg: a credit from the agent, or a debit with the customer's token and code.
+
+        `Done(reference)` of a credit carries the id of the agent's entry. A debit is never `Done`: it is `Accepted`
+        once Deriv took it, and proven by `find` alone.
+        """
 
     def find(self, transfer: DerivTransfer) -> Lookup:
-        """Looks into the agent's own book for a transfer that may have been made."""
+        """Asks what became of a transfer: the agent's own book, and by the request's key where Deriv keeps one."""
+
+
+class WithdrawalCodes(Protocol):
+    """Deriv's one-time codes for withdrawals; calls out, so that it runs outside of any unit of work."""
+
+    def request_code(self, login: DerivLogin, token: str, agent: str, amount: Money) -> CodeSent:
+        """Has Deriv send the customer the one-time code of a withdrawal to `agent`, by the customer's own `token`.
+
+        Raises `DerivTokenRefused`, `DerivUnavailable`, `WithdrawalRefused` (Deriv's reason), `CodeTooSoon`.
+        """
 
 
 class LedgerGateway(Protocol):

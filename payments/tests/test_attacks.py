@@ -300,10 +300,10 @@ class Storm:
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
-        self.bench.mpesa.push = self.push  # type: ignore[method-assign]
+        self.bench.mpesa.send = self.push  # type: ignore[method-assign]
         self.bench.mpesa.query = self.query  # type: ignore[method-assign]
         self.bench.mpesa.payments = self.payments  # type: ignore[method-assign]
-        self.bench.deriv.transfer = self.transfer  # type: ignore[method-assign]
+        self.bench.deriv.send = self.transfer  # type: ignore[method-assign]
         self.bench.deriv.find = self.find  # type: ignore[method-assign]
         self.deposit = self.bench.deposit()
         self.pays_at_all, self.deriv_troubles = self.dice.random() < 0.8, self.dice.choice([0.0, 0.5, 0.9])

@@ -20,6 +20,7 @@ from payments.domain.transaction import TransactionStatus as S, TransactionType
 from payments.facade import deposits, transactions
 from payments.tests.factories import a_float, a_stored_deposit
 from shared_kernel.domain.outcome import Accepted, Unknown
+from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent
 
@@ -91,7 +92,9 @@ def test_a_resumed_deposit_goes_on_with_its_steps_at_once(run, deriv_at_simulato
 
 def test_a_resumed_deposit_with_an_unknown_transfer_asks_and_sends_nothing_again(run, deriv_at_simulator):
     deposit = shown(S.DERIV_TRANSFER_SENT)
-    transfer = deriv.new_transfer(deposit.id, 1, deposit.login, deposit.agent, deposit.payout, at=now())
+    transfer = deriv.new_transfer(
+        deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, deposit.agent, deposit.payout, at=now()
+    )
     with unit_of_work():
         deriv.record([transfer])
         deriv.record_outcomes([(transfer, Unknown("timeout"))])
@@ -156,8 +159,10 @@ def test_people_are_told_in_a_sentence(capsys):
 
 def with_attempts(deposit):
     """An accepted prompt and a transfer of unknown outcome."""
-    prompt = mpesa.new_request(deposit.id, 1, deposit.phone, deposit.amount, at=now())
-    transfer = deriv.new_transfer(deposit.id, 1, deposit.login, deposit.agent, deposit.payout, at=now())
+    prompt = mpesa.new_request(deposit.id, Leg.STK_PUSH, 1, deposit.phone, deposit.amount, at=now())
+    transfer = deriv.new_transfer(
+        deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, deposit.agent, deposit.payout, at=now()
+    )
     with unit_of_work():
         mpesa.record([prompt])
         deriv.record([transfer])
@@ -167,11 +172,11 @@ def with_attempts(deposit):
 def test_both_providers_are_asked_about_each_attempt_and_nothing_changes(run, mpesa_simulator, deriv_at_simulator):
     deposit = a_stored_deposit(S.DERIV_TRANSFER_SENT)
     prompt, transfer = with_attempts(deposit)
-    outcome = mpesa.push(prompt, give_up_at=time.monotonic() + 5)
+    outcome = mpesa.send(prompt, give_up_at=time.monotonic() + 5)
     assert isinstance(outcome, Accepted)
     with unit_of_work():
         mpesa.requests_of([deposit.id], [(prompt, outcome)])
-    deriv.transfer(transfer, give_up_at=time.monotonic() + 5)
+    deriv.send(transfer, give_up_at=time.monotonic() + 5)
     time.sleep(0.1)  # the customer pays
     before = state(), requests()
 

@@ -19,6 +19,7 @@ from payments.tests.factories import a_float, a_quote, a_stored_deposit
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.identifiers import IdempotencyKey, QuoteId, RequestId, TransactionId
 from shared_kernel.domain.outcome import Refused
+from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey as KeyRow
 from wallet.facade import ledger, mpesa_working, snapshot, verify_ledger
@@ -158,22 +159,22 @@ def test_when_a_provider_is_called_no_transaction_is_open_and_the_intent_is_ther
 
 
 def a_prompt(deposit):
-    request = mpesa.new_request(deposit.id, 1, deposit.phone, deposit.amount, at=now())
+    request = mpesa.new_request(deposit.id, Leg.STK_PUSH, 1, deposit.phone, deposit.amount, at=now())
     request.checkout_request_id = "ws_CO_1"
     return request
 
 
 def a_transfer(deposit):
-    return deriv.new_transfer(deposit.id, 1, deposit.login, deposit.agent, deposit.payout, at=now())
+    return deriv.new_transfer(deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, deposit.agent, deposit.payout, at=now())
 
 
 SOON = time.monotonic() + 600
 CALLS = {
-    "push": lambda deposit: mpesa.push(a_prompt(deposit), give_up_at=SOON),
+    "push": lambda deposit: mpesa.send(a_prompt(deposit), give_up_at=SOON),
     "query": lambda deposit: mpesa.query(a_prompt(deposit)),
     "pull": lambda deposit: mpesa.payments(a_prompt(deposit)),
     "check_login": lambda deposit: deriv.check_login(deposit.login, deposit.agent, deposit.payout),
-    "transfer": lambda deposit: deriv.transfer(a_transfer(deposit), give_up_at=SOON),
+    "transfer": lambda deposit: deriv.send(a_transfer(deposit), give_up_at=SOON),
     "find": lambda deposit: deriv.find(a_transfer(deposit)),
 }
 

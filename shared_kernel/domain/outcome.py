@@ -74,6 +74,7 @@ class Found:
 
     references: tuple[str, ...]
     amounts: tuple[Money, ...] = ()
+    reverted: bool = False  # it was there, and the provider took it back
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,24 @@ class Absent:
 
     `proven` only if the book was read from before the sending up to now without a gap (on Deriv v3: after a clean
     log-in, an unbroken chain of balances that ends at the current balance). When it was asked decides what the
-    absence is worth.
+    absence is worth. `repeatable`: the provider knows the request by our own key, so that the very same one may go
+    again without harm (Deriv's REST).
     """
 
     proven: bool
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """By the provider's own word it was not made and never will be; `code` is that word."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The provider has it and has not decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +110,4 @@ class Unreadable:
     code: str
 
 
-Lookup: TypeAlias = Found | Absent | Unreadable
+Lookup: TypeAlias = Found | Absent | Dead | Pending | Unreadable

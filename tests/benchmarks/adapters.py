@@ -69,7 +69,7 @@ def deriv(stack: Stack, everybody: Sequence[Person], count: int, latency_s: floa
     api = ws_v3(stack)
 
     def call(transfer: DerivTransfer) -> Any:
-        return api.transfer(transfer, give_up_at=time.monotonic() + 30)
+        return api.send(transfer, give_up_at=time.monotonic() + 30)
 
     try:
         call(transfers(everybody, 1)[0])

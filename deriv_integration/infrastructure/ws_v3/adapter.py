@@ -124,7 +124,7 @@ class WsV3:
             return Unknown(lost.code)
         return checked(answer.message, login.account, answer.raw)
 
-    def transfer(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
+    def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
         """`paymentagent_transfer`: written once at most, not past `give_up_at`; no clear answer is `Unknown`."""
         self._must_be_outside()
         account = transfer.login.account
