@@ -4,7 +4,9 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
+from shared_kernel.domain.budgets import Budgets
 from shared_kernel.infrastructure.broker import CeleryBroker, wake
+from shared_kernel.infrastructure.budgets import SharedBudgets
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
@@ -24,6 +26,7 @@ __all__ = [
     "EncryptedField",
     "acting_as",
     "audit",
+    "budgets",
     "current_context",
     "dead_letters",
     "delivery",
@@ -52,4 +55,5 @@ audit = DjangoAuditLog()
 outbox_queue = DjangoOutboxQueue(retry_after)
 relay = Relay(outbox_queue, CeleryBroker(), subscriptions, hold_at=settings.RELAY_HOLD_AT)
 dead_letters = DeadLetters(DjangoParkedEvents(), audit, unit_of_work, now)
+budgets: Budgets = SharedBudgets(settings.BUDGET_RATES, settings.REDIS_URL, shares=settings.BUDGET_SHARES)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

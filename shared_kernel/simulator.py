@@ -210,11 +210,12 @@ def control_routes(
     *,
     customers: Callable[[Any], Any],
     reset: Callable[[], None],
+    more: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> dict[tuple[str, str], Handler]:
     """The control side, `/_control/...`; empty in production, where it must not exist.
 
-    `customers` takes the posted JSON and returns what to answer (raises `ValueError` for a wrong one); `reset` forgets
-    everything but the settings.
+    `customers` takes the posted JSON and returns what to answer (raises `ValueError` for a wrong one), and so does each
+    of `more`, by the name of its path; `reset` forgets everything but the settings.
     """
     if os.environ.get("APP_ENV") == "production":
         return {}
@@ -256,6 +257,7 @@ def control_routes(
         ("POST", "/_control/customers"): posted(customers),
         ("POST", "/_control/clock"): posted(advance),
         ("POST", "/_control/reset"): posted(forget),
+        **{("POST", f"/_control/{name}"): posted(act) for name, act in (more or {}).items()},
     }
 
 

@@ -9,6 +9,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,7 +30,8 @@ O = TypeVar("O")  # noqa: E741  what the call answers
 class Step(ABC, Generic[A, R, O]):
     """One step of a saga. `intend` and `conclude` run inside a unit of work, `call` never does."""
 
-    sends_money = False  # whether an unexpected error of `call` leaves the outcome unknown
+    sends_money = False  # else it only asks
+    calls = 0  # how many of its provider's budget it uses; 0: it calls nobody, or on the customer's own account
 
     @abstractmethod
     def intend(self, aggregate: A, *, at: datetime) -> R | None:
@@ -79,6 +81,15 @@ class Saga(Protocol[A]):
     def next_step(self, aggregate: A, *, at: datetime) -> Step[A, Any, Any] | None:
         """The step that the state asks for now, or None."""
 
+    def permits(self, most: int) -> AbstractContextManager[Callable[[Step[A, Any, Any], A], bool]]:
+        """Permits of the providers' budgets for a turn of `most` aggregates, taken before its unit of work.
+
+        The callable takes what one step needs; False: there is no room, and the aggregate was put into the queue.
+        """
+
+    def refused_for_rate(self, answers: Sequence[Answer]) -> None:
+        """Slows down where a provider said so; outside of any unit of work."""
+
     def save(self, aggregates: Sequence[A], calls: Sequence[Call]) -> None:
         """Stores what changed, and the intents of `calls`."""
 
@@ -120,6 +131,7 @@ class Runner(Generic[A]):
             outcomes = self.side_by_side.map(self._call, calls)
             self.crash_point("after call")
             answers = [Answer(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+            self.saga.refused_for_rate(answers)
             due = sorted({call.aggregate_id for call in calls})
         if errors:
             raise StepsFailed(errors) from next(iter(errors.values()))
@@ -153,14 +165,14 @@ class Runner(Generic[A]):
             by_id.setdefault(answer.call.aggregate_id, []).append(answer)
         calls: list[Call] = []
         started = self.monotonic()
-        with self.unit_of_work():
+        with self.saga.permits(len(ids)) as permit, self.unit_of_work():
             at = self.clock()
             aggregates = self.saga.load(ids, answers)
             for aggregate in aggregates:
                 id = self.saga.id_of(aggregate)
                 for answer in by_id.get(id, ()):
                     answer.call.step.conclude(aggregate, answer.call.request, answer.outcome, at=at)
-                intent = self._intend(aggregate, at=at)
+                intent = self._intend(aggregate, permit, at=at)
                 if intent is not None:
                     step, request = intent
                     send_before = getattr(request, "send_before", None)
@@ -171,13 +183,15 @@ class Runner(Generic[A]):
         self.crash_point("after commit")
         return calls
 
-    def _intend(self, aggregate: A, *, at: datetime) -> tuple[Step[A, Any, Any], Any] | None:
+    def _intend(
+        self, aggregate: A, permit: Callable[[Step[A, Any, Any], A], bool], *, at: datetime
+    ) -> tuple[Step[A, Any, Any], Any] | None:
         """The next step and what it will call; a step that only decides is followed by the one that its decision
         asks for.
         """
         for _ in range(MOST_TURNS):
             step = self.saga.next_step(aggregate, at=at)
-            if step is None:
+            if step is None or (step.calls and not permit(step, aggregate)):
                 return None
             request = step.intend(aggregate, at=at)
             if request is not None:

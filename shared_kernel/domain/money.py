@@ -118,9 +118,23 @@ class DepositSplit:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawalSplit:
+    """What a withdrawal's dollars are worth, in KES cents: `fx` at mid is `payout + margin + rounding`, exactly.
+
+    `payout` is whole shillings, all that M-Pesa moves.
+    """
+
+    fx: Money
+    payout: Money
+    margin: Money
+    rounding: Money
+
+
+@dataclass(frozen=True, slots=True)
 class LockedRate:
     """What one `base` (USD) costs in `quote` (KES):
-    `mid` in the market, `rate` for this customer; held until `expires_at`.
+    `mid` in the market, `rate` for this customer (above mid for a deposit, below it for a withdrawal); held until
+    `expires_at`.
     """
 
     base: Currency
@@ -160,3 +174,30 @@ class LockedRate:
             raise NegativeMargin("the customer's rate is below the middle rate")
         parts = (fx, margin, paid.amount - fx - margin)
         return DepositSplit(*(Money(part, self.quote) for part in parts))
+
+    def sell(self, sent: Money) -> Money:
+        """A withdrawal: `sent` USD gives KES, rounded down to the whole shilling; none for less than one.
+
+        Raises `CurrencyMismatch`.
+        """
+        shilling = 10**self.quote.digits
+        return Money(self._worth(sent, self.rate) // shilling * shilling, self.quote)
+
+    def split_withdrawal(self, sent: Money) -> WithdrawalSplit:
+        """The journal's parts for a withdrawal of `sent`: FX position at mid (down), the payout in whole shillings,
+        rounding what of the customer's rate (down to the cent) is no whole shilling, margin the rest.
+
+        Raises `NegativeMargin` when the customer's rate is better than mid, `CurrencyMismatch`.
+        """
+        if self.rate > self.mid:
+            raise NegativeMargin("the customer's rate is above the middle rate")
+        fx, cost, payout = self._worth(sent, self.mid), self._worth(sent, self.rate), self.sell(sent)
+        parts = (fx, payout.amount, fx - cost, cost - payout.amount)
+        return WithdrawalSplit(*(Money(part, self.quote) for part in parts))
+
+    def _worth(self, sent: Money, rate: Decimal) -> int:
+        """KES cents, rounded down. A product in integers: a Decimal's is cut to 28 digits, which may round it up."""
+        if sent.currency is not self.base:
+            raise CurrencyMismatch(f"{self.base} is sold at this rate, not {sent.currency}")
+        numerator, denominator = rate.as_integer_ratio()
+        return sent.amount * numerator // denominator

@@ -12,6 +12,7 @@ from enum import StrEnum
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Money
 
+REVERTED = "reverted"  # the code of what took effect, and was taken back by the provider later
 SEND_WINDOW = timedelta(seconds=10)  # from the intent's commit to the writing: a worker that slept longer gives up
 
 
@@ -46,6 +47,7 @@ class RequestStatus(StrEnum):
     NOT_SENT = "not_sent"  # surely without effect: the same attempt may go again
     ACCEPTED = "accepted"  # the provider tells its end later
     UNKNOWN = "unknown"  # may have taken effect: only asking helps
+    REPEATABLE = "repeatable"  # may have taken effect, but the provider's own guard makes the very same one harmless
     DONE = "done"  # took effect, proven
     REFUSED = "refused"  # did not take effect, by the provider's own word
     CLOSED = "closed"  # proven without effect by looking into the provider's book
@@ -58,7 +60,12 @@ class RequestStatus(StrEnum):
     @property
     def may_take_effect(self) -> bool:
         """Money may still move, or have moved, because of this attempt."""
-        return self in {RequestStatus.SENDING, RequestStatus.ACCEPTED, RequestStatus.UNKNOWN}
+        return self in {
+            RequestStatus.SENDING,
+            RequestStatus.ACCEPTED,
+            RequestStatus.UNKNOWN,
+            RequestStatus.REPEATABLE,
+        }
 
 
 class DerivPlatform(StrEnum):
@@ -118,15 +125,15 @@ class MpesaClaim:
     """What an unsigned callback says about an attempt: a claim, never a proof. `amount` and `receipt` on success only.
 
     On a `STATUS_QUERY` it is the answer to a question of our own, which came to a fresh URL that the query alone knows:
-    where it `agrees` it is the proof for the request that was asked about. `result_code` then says whether the question
-    was answered at all, `fate` what became of the payment, by M-Pesa's words.
+    where it `agrees` it is the proof for the request that was asked about, whose amount it tells. `result_code` then
+    says whether the question was answered at all, `fate` what became of the payment, by M-Pesa's words.
     """
 
     result_code: str
     received_at: datetime
     amount: Money | None = None
     receipt: str = field(default="", repr=False)
-    agrees: bool = True  # its ids and amount are those of the attempt, as far as both are known
+    agrees: bool = True  # its ids, and but for an answer its amount, are those of the attempt, as far as both are known
     blame: Blame = Blame.NONE
     fate: str = ""  # `Completed`, `Declined`, `Cancelled`, `Expired`; `Initiated`, `Authorized`, ...: not final
     fee: Money | None = None  # what M-Pesa charged us for it, as far as it is said
@@ -184,6 +191,23 @@ class CodeSent:
 
     expires_at: datetime
     next_request_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEntry:
+    """One entry of an agent credential's own book at Deriv: what moved, whether or not we asked for it.
+
+    `amount` is signed: above zero it came in. `reference` is ours as far as the entry names it, else empty; a customer
+    may have written somebody else's. `status` is Deriv's word (`complete`, `pending`, `reverted`, ...); v3's statement
+    holds what is complete only. `counterpart` is a login id on `ws_v3`, Deriv's client id on `rest`, or empty.
+    """
+
+    id: str
+    at: datetime
+    amount: Money
+    status: str
+    reference: str = ""
+    counterpart: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,11 @@ def binary_mark() -> str:
 def _plan(
     model: type[models.Model], vendor: str, names: tuple[str, ...] | None
 ) -> tuple[list[str], list[str], list[Prepare]]:
-    """Quoted columns, their placeholders, and what prepares their values; without `names` all that is not numbered."""
+    """Quoted columns, their placeholders, and what prepares their values; without `names` all that we write."""
     fields: list[models.Field[Any, Any]] = [
         field
         for field in model._meta.concrete_fields
-        if (field.name in names if names else not isinstance(field, models.AutoField))
+        if (field.name in names if names else not (isinstance(field, models.AutoField) or field.generated))
     ]
     if names:
         fields.sort(key=lambda field: names.index(field.name))

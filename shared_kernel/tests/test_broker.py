@@ -208,25 +208,15 @@ def worker(queues="relay,steps", concurrency=2):
         process.wait()
 
 
-def test_a_commit_wakes_relay_and_step_within_moments(queue, record_property):
-    with worker():
-        warm = callback()
-        commit(warm)
-        until(lambda: noted(warm, "test.seen"), seconds=60)
-        latencies = []
-        for _ in range(30):
+def test_every_commit_by_itself_wakes_relay_and_step(queue):
+    with worker():  # no beat: nothing else brings them
+        for number in range(30):
             event = callback()
             commit(event)
-            committed = time.time()
-            until(lambda event=event: noted(event, "test.seen"))
+            until(lambda event=event: noted(event, "test.seen"), seconds=20 if number else 60)
             row = models.AuditLog.objects.get(target_id=str(event.aggregate_id))
             assert (row.actor, row.request_id) == ("user:1", "r1")
-            latencies.append((row.details["at"] - committed) * 1000)
             time.sleep(0.03)
-    latencies.sort()
-    record_property("wake_ms", f"p50 {latencies[15]:.1f} p90 {latencies[27]:.1f}")
-    print(f"from commit to the next step: p50 {latencies[15]:.1f} ms, p90 {latencies[27]:.1f} ms")  # noqa: T201
-    assert latencies[15] < 1000  # the beat alone would take half a second; the aim of 30 ms is for an idle machine
 
 
 def test_what_a_flushed_broker_lost_and_must_arrive_comes_again(queue):
@@ -239,8 +229,7 @@ def test_what_a_flushed_broker_lost_and_must_arrive_comes_again(queue):
     with worker():
         workers.drain()
         until(lambda: noted(events[0]) and noted(events[1], "test.seen"), seconds=60)
-
-    until(lambda: not models.DomainEvent.objects.filter(next_attempt_at__isnull=False).exists())
+        until(lambda: not models.DomainEvent.objects.filter(next_attempt_at__isnull=False).exists())
 
 
 def test_a_killed_workers_message_is_done_by_the_next_and_a_deadly_event_harms_itself_alone(queue):

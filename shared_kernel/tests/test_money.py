@@ -22,6 +22,7 @@ MOST_SHILLINGS = 250_000  # what one M-Pesa payment may carry
 currencies = st.sampled_from(Currency)
 amounts = st.integers(-MAX_MINOR_UNITS, MAX_MINOR_UNITS)
 shillings = st.integers(1, MOST_SHILLINGS)
+cents = st.integers(1, 1_000_000)  # of a dollar
 
 
 @st.composite
@@ -30,6 +31,14 @@ def rates(draw):
     mid = draw(st.decimals("50", "500", places=draw(st.integers(0, 6))))
     margin = draw(st.decimals("0", "50", places=draw(st.integers(0, 6))))
     return a_rate(mid, mid + margin)
+
+
+@st.composite
+def selling_rates(draw):
+    """Rates with up to six decimals, the customer's never above mid."""
+    mid = draw(st.decimals("50", "500", places=draw(st.integers(0, 6))))
+    margin = draw(st.decimals("0", "49", places=draw(st.integers(0, 6))))
+    return a_rate(mid, mid - margin)
 
 
 def a_rate(mid, rate) -> LockedRate:
@@ -135,6 +144,70 @@ def test_a_deposit_of_the_example():
 def test_a_customers_rate_better_than_mid_is_refused():
     with pytest.raises(NegativeMargin):
         a_rate("131", "129").split_deposit(Money(130_000, KES))
+
+
+@given(cents, selling_rates())
+def test_a_withdrawals_parts_are_what_the_fx_position_gives_exactly(sent, rate):
+    split = rate.split_withdrawal(Money(sent, USD))
+
+    assert split.payout + split.margin + split.rounding == split.fx
+    assert min(split.payout.amount, split.margin.amount, split.rounding.amount) >= 0
+
+
+@given(cents, selling_rates())
+def test_a_withdrawals_parts_follow_the_formula_in_exact_fractions(sent, rate):
+    mid, price = Fraction(rate.mid), Fraction(rate.rate)
+
+    split = rate.split_withdrawal(Money(sent, USD))
+
+    assert split.fx.amount == sent * mid // 1
+    assert split.payout.amount == sent * price // 100 * 100
+    assert split.rounding.amount == sent * price // 1 - split.payout.amount
+    assert split.rounding.amount < 100
+
+
+@given(cents, selling_rates())
+def test_a_payout_is_whole_shillings_and_never_more_than_was_sold(sent, rate):
+    payout = rate.sell(Money(sent, USD))
+
+    assert payout == rate.split_withdrawal(Money(sent, USD)).payout
+    assert payout.amount % 100 == 0
+    assert payout.amount <= sent * Fraction(rate.rate) < payout.amount + 100
+
+
+@given(cents, selling_rates(), shillings)
+def test_more_dollars_never_give_fewer_shillings(sent, rate, more):
+    assert rate.sell(Money(sent, USD)) <= rate.sell(Money(sent + more, USD))
+
+
+def test_a_payout_is_rounded_down_where_a_decimal_of_28_digits_would_be_rounded_up():
+    rate = a_rate("1", "0." + "9" * 30)
+
+    assert rate.split_withdrawal(Money(MAX_MINOR_UNITS - 1, USD)).margin == Money(1, KES)
+
+
+def test_a_withdrawal_of_the_example():
+    """10.00 USD at 127.15 (mid 129.10): worth 1291.00, sold for 1271.50, of which 1271 are whole shillings."""
+    split = a_rate("129.10", "127.15").split_withdrawal(Money(1_000, USD))
+
+    assert (split.fx.amount, split.payout.amount) == (129_100, 127_100)
+    assert (split.margin.amount, split.rounding.amount) == (1_950, 50)
+
+
+def test_a_withdrawal_of_less_than_a_shilling_pays_nothing():
+    assert a_rate("129", "99").sell(Money(1, USD)) == Money(0, KES)
+
+
+@pytest.mark.parametrize("rate", ["131", "129.000001"])
+def test_a_rate_above_mid_is_refused_for_a_withdrawal_even_where_no_cent_shows_it(rate):
+    with pytest.raises(NegativeMargin):
+        a_rate("129", rate).split_withdrawal(Money(1, USD))
+
+
+@pytest.mark.parametrize("sell", [LockedRate.sell, LockedRate.split_withdrawal])
+def test_only_the_base_currency_is_sold_at_a_rate(sell):
+    with pytest.raises(CurrencyMismatch):
+        sell(a_rate("129", "127"), Money(100, KES))
 
 
 def test_only_the_quote_currency_is_paid_at_a_rate():
