@@ -29,9 +29,9 @@ class MpesaRequestAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     transaction = linked("transaction", "transaction_id")
     fields = (
-        "id", "transaction", "see_also", "leg", "attempt", "reference", "money", "masked_phone", "shortcode", "status",
-        "code", "receipt", "merchant_request_id", "created_at", "send_before", "outcome_at", "asked_at", "absences",
-        "fence", "message",
+        "id", "transaction", "see_also", "leg", "attempt", "reference", "about", "money", "masked_phone", "shortcode",
+        "status", "code", "was_unknown", "receipt", "merchant_request_id", "conversation_id", "created_at",
+        "send_before", "outcome_at", "asked_at", "absences", "fence", "message",
     )  # fmt: skip
     readonly_fields = ("transaction", "see_also", "money", "masked_phone", "message")
 
@@ -58,6 +58,8 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
         "kind",
         "verdict",
         "result_code",
+        "blame",
+        "fate",
         "money",
         "receipt",
         "times",
@@ -69,14 +71,18 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
     find_by = ("id", "receipt", "sha256", "peer")
     ordering = ("-id",)
     fields = (
-        "id", "attempt", "of_transaction", "kind", "verdict", "result_code", "money", "receipt", "times", "received_at",
-        "last_received_at", "peer", "sha256", "message",
+        "id", "attempt", "of_transaction", "kind", "verdict", "result_code", "blame", "fate", "money", "charged",
+        "receipt", "times", "received_at", "last_received_at", "peer", "sha256", "message",
     )  # fmt: skip
-    readonly_fields = ("attempt", "of_transaction", "money", "message")
+    readonly_fields = ("attempt", "of_transaction", "money", "charged", "message")
 
     @admin.display(description="claimed amount", ordering="amount")
     def money(self, row: models.MpesaCallback) -> str:
         return amount(row.amount, "KES")
+
+    @admin.display(description="claimed fee")
+    def charged(self, row: models.MpesaCallback) -> str:
+        return amount(row.fee, "KES")
 
     @admin.display(description="request")
     def attempt(self, row: models.MpesaCallback) -> SafeString:
@@ -84,7 +90,7 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
 
     @admin.display(description="transaction")
     def of_transaction(self, row: models.MpesaCallback) -> SafeString:
-        if row.request is None:
+        if row.request is None or row.request.transaction_id is None:
             return SafeString("–")
         return link(target_url("transaction", str(row.request.transaction_id)), row.request.transaction_id)
 
@@ -96,6 +102,30 @@ class MpesaCallbackAdmin(ReadOnlyAdmin):
 def stored(text: str) -> str:
     """That a message is kept, and how long it is; it names its customer, so that it is not shown here."""
     return f"{len(text)} characters, kept encrypted: `manage.py evidence` shows it" if text else "–"
+
+
+@admin.register(models.MpesaBalance)
+class MpesaBalanceAdmin(ReadOnlyAdmin):
+    """What M-Pesa answered that a shortcode's accounts held."""
+
+    about = "mpesa_balance"
+    list_display = fields = ("id", "shortcode", "account", "money", "at")
+    readonly_fields = ("money",)
+    find_by = ("id", "shortcode")
+    ordering = ("-id",)
+
+    @admin.display(description="available", ordering="available")
+    def money(self, row: models.MpesaBalance) -> str:
+        return amount(row.available, "KES")
+
+
+@admin.register(models.MpesaInitiator)
+class MpesaInitiatorAdmin(ReadOnlyAdmin):
+    """API operators; a stopped one calls nothing until `manage.py resume_initiator`."""
+
+    about = "mpesa_initiator"
+    list_display = fields = ("name", "stopped_at", "why")
+    find_by = ("name",)
 
 
 @admin.register(models.MpesaToken)

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from mpesa_integration.domain.callback import CallbackKind
-from mpesa_integration.facade import mpesa
+from mpesa_integration.facade import Received, callbacks
 from shared_kernel.api.context import client_address, identify
 from shared_kernel.facade import lock_lost, now
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 1024
 ACCEPTED = b'{"ResultCode": 0, "ResultDesc": "Accepted"}'
+VALID = b'{"ResultCode": "0", "ResultDesc": "Accepted"}'  # a validation's code is text: the contract's section 9
 KEPT_OUT = {"COOKIE", "AUTHORIZATION"}
 
 
@@ -40,18 +41,20 @@ def _callback(request: HttpRequest, kind: str, token: str) -> HttpResponse:
         return _refusal(404)
     if not is_allowed(peer, tuple(settings.MPESA_CALLBACK_ALLOWED_IPS)):
         log.warning("a callback came from a foreign address: %s", peer)
-        mpesa.refuse_callback(kind, "foreign_address", peer, at=at)
+        callbacks.refuse(kind, "foreign_address", peer, at=at)
         return _refusal(404)
     body = request.read(MOST_BYTES + 1)
     if len(body) > MOST_BYTES:
-        mpesa.refuse_callback(kind, "too_large", peer, at=at)
+        callbacks.refuse(kind, "too_large", peer, at=at)
         return _refusal(413)
     headers = {name[5:]: value for name, value in request.META.items() if name.startswith("HTTP_")}
     text = json.dumps({name: value[:512] for name, value in headers.items() if name not in KEPT_OUT})
-    known = _retried(lambda: mpesa.receive_callback(CallbackKind(kind), token, body, text, peer, at=at))
+    received = Received(kind=CallbackKind(kind), token=token, body=body, headers=text, peer=peer, at=at)
+    known = _retried(lambda: callbacks.receive(received))
     if not known:
         log.warning("a callback came with a token that is none of ours, from %s", peer)
-    return HttpResponse(ACCEPTED, content_type="application/json") if known else _refusal(404)
+    answer = VALID if kind == CallbackKind.VALIDATION else ACCEPTED
+    return HttpResponse(answer, content_type="application/json") if known else _refusal(404)
 
 
 def _retried(receive: Callable[[], bool]) -> bool:

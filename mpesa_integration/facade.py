@@ -2,13 +2,18 @@
 
 from django.conf import settings
 
+from mpesa_integration.application.callbacks import Callbacks, Received
 from mpesa_integration.application.mpesa import Mpesa
+from mpesa_integration.infrastructure.callbacks import DjangoMpesaCallbacks
 from mpesa_integration.infrastructure.daraja import DarajaAccount, DarajaClient
-from mpesa_integration.infrastructure.persistence import DjangoMpesaCallbacks, DjangoMpesaRequests, DjangoTokens
+from mpesa_integration.infrastructure.initiators import DjangoInitiators
+from mpesa_integration.infrastructure.persistence import DjangoMpesaRequests, DjangoTokens
 from mpesa_integration.infrastructure.tokens import SharedToken
 from shared_kernel.infrastructure.coordination import DjangoLeases
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, DjangoOutboxRepository, new_id, now, unit_of_work
+
+__all__ = ["Received", "account", "callbacks", "mpesa", "shortcodes"]
 
 
 def account() -> DarajaAccount:
@@ -19,18 +24,41 @@ def account() -> DarajaAccount:
         consumer_secret=settings.MPESA_CONSUMER_SECRET,
         passkey=settings.MPESA_PASSKEY,
         callback_base_url=settings.MPESA_CALLBACK_BASE_URL,
+        initiator_name=settings.MPESA_INITIATOR_NAME,
+        initiator_password=settings.MPESA_INITIATOR_PASSWORD,
+        certificate_file=settings.MPESA_CERTIFICATE_FILE,
+        certificate_sha256=settings.MPESA_CERTIFICATE_SHA256,
     )
 
 
+def shortcodes() -> tuple[str, str]:
+    """The one that is paid to, and the one that pays out; on a one-account shortcode they are the same."""
+    return settings.MPESA_SHORTCODE, settings.MPESA_B2C_SHORTCODE
+
+
+_callbacks = DjangoMpesaCallbacks()
+_initiators = DjangoInitiators(DjangoAuditLog(), lambda: str(settings.MPESA_INITIATOR_NAME))
+
 mpesa = Mpesa(
     requests=DjangoMpesaRequests(),
-    callbacks=DjangoMpesaCallbacks(),
+    callbacks=_callbacks,
+    initiators=_initiators,
     daraja=DarajaClient(account, SharedToken(DjangoTokens(), DjangoLeases(), now), now),
-    outbox=DjangoOutboxRepository(),
-    audit=DjangoAuditLog(),
     unit_of_work=unit_of_work,
     clock=now,
     new_id=new_id,
     digest=blind_index,
-    shortcode=lambda: str(settings.MPESA_SHORTCODE),
+    shortcode=lambda: shortcodes()[0],
+    b2c_shortcode=lambda: shortcodes()[1],
+)
+
+callbacks = Callbacks(
+    callbacks=_callbacks,
+    initiators=_initiators,
+    outbox=DjangoOutboxRepository(),
+    audit=DjangoAuditLog(),
+    unit_of_work=unit_of_work,
+    new_id=new_id,
+    digest=blind_index,
+    shortcodes=shortcodes,
 )

@@ -1,19 +1,31 @@
-"""M-Pesa for the sagas: attempts with their outcomes and claims, the calls, and the callbacks that come in."""
+"""M-Pesa for the sagas: attempts with their outcomes and claims, the calls, balances and what a shortcode received."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 
-from mpesa_integration.domain.callback import Attempt, CallbackKind, MpesaCallback, StkClaim, Verdict, judge, read_stk
-from mpesa_integration.domain.ports import CallbackRepeated, Daraja, MpesaCallbacks, MpesaRequests
-from mpesa_integration.domain.request import Digest, account_reference, callback_token, conclude, shillings, token_hash
-from shared_kernel.domain.events import MpesaCallbackReceived
+from mpesa_integration.domain.answers import initiator_error_of
+from mpesa_integration.domain.balance import BalanceQuestion
+from mpesa_integration.domain.callback import RESULT_OF, CallbackKind
+from mpesa_integration.domain.codes import IN_INITIATORS_NAME
+from mpesa_integration.domain.ports import Daraja, Initiators, MpesaCallbacks, MpesaRequests
+from mpesa_integration.domain.request import Digest, callback_path, conclude, reference_of, shillings
+from mpesa_integration.domain.results import RECEIPT
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.outcome import Outcome, Unknown, Unreadable
-from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, OutboxRepository, UnitOfWork
-from shared_kernel.domain.requests import SEND_WINDOW, Leg, MpesaPayment, MpesaRequest
+from shared_kernel.domain.outcome import Accepted, Done, NotSent, Outcome, Refused, Unknown, Unreadable
+from shared_kernel.domain.ports import Clock, IdSource, UnitOfWork
+from shared_kernel.domain.requests import SEND_WINDOW, Leg, MpesaPayment, MpesaRequest, RequestStatus
+
+STOPPED = NotSent("initiator_stopped", 300, alert=True)
+STATUS_OF = {
+    Done: RequestStatus.DONE,
+    Accepted: RequestStatus.ACCEPTED,
+    Refused: RequestStatus.REFUSED,
+    Unknown: RequestStatus.UNKNOWN,
+    NotSent: RequestStatus.NOT_SENT,
+}
 
 
 @dataclass(frozen=True)
@@ -22,14 +34,14 @@ class Mpesa:
 
     requests: MpesaRequests
     callbacks: MpesaCallbacks
+    initiators: Initiators
     daraja: Daraja
-    outbox: OutboxRepository
-    audit: AuditLog
     unit_of_work: UnitOfWork
     clock: Clock
     new_id: IdSource
     digest: Digest
     shortcode: Callable[[], str]
+    b2c_shortcode: Callable[[], str]
 
     def requests_of(
         self, transactions: Sequence[TransactionId], outcomes: Sequence[tuple[MpesaRequest, Outcome]] = ()
@@ -38,7 +50,7 @@ class Mpesa:
 
         `outcomes` are what became of sendings: held against the rows as they are now, and stored, raw answers
         encrypted, by one UPDATE; the attempts answered here follow them. The caller holds the Transactions' locks:
-        nobody else writes their attempts.
+        nobody else writes their attempts. The first error of the initiator's credential stops the initiator.
         """
         found = self.requests.of(transactions)
         if outcomes:
@@ -48,6 +60,8 @@ class Mpesa:
             for row, fence, outcome in met:
                 conclude(row, outcome, fence=fence, at=at)
             self.requests.conclude([row for row, _, _ in met], [outcome.answer for _, _, outcome in met])
+            for row, _, outcome in met:
+                self._heed(row.leg, outcome, at=at)
         return found
 
     def new_request(
@@ -62,28 +76,39 @@ class Mpesa:
         about: str = "",
         shortcode: str = "",
     ) -> MpesaRequest:
-        """A new attempt on our shortcode, not stored yet. Raises `InvalidAmount` for what an STK push can't move."""
-        shillings(amount)
+        """A new attempt, not stored yet. Raises `InvalidAmount` for what one such call can't move.
+
+        Without `shortcode` it is the one that is paid to for an STK push, for a reversal and for a status query about a
+        receipt, else the one that pays out. A status query carries the amount of what it is about.
+        """
+        shillings(amount, leg)
+        pays_out = leg in {Leg.B2C_PAYOUT, Leg.B2C_REFUND}
+        pays_out = pays_out or (leg is Leg.STATUS_QUERY and not RECEIPT.fullmatch(about))
         return MpesaRequest(
             id=RequestId(self.new_id()),
             transaction_id=transaction,
             leg=leg,
             attempt=attempt,
-            reference=account_reference(self.digest, transaction, leg, attempt),
+            reference=reference_of(self.digest, transaction, leg, attempt),
             about=about,
             amount=amount,
             send_before=at + SEND_WINDOW,
             created_at=at,
             phone=phone,
-            shortcode=shortcode or self.shortcode(),
+            shortcode=shortcode or (self.b2c_shortcode() if pays_out else self.shortcode()),
         )
 
     def record(self, requests: Sequence[MpesaRequest]) -> None:
-        """Stores intents: new attempts (one INSERT), or known ones with a higher fence. Raises `PromptOpen`."""
+        """Stores intents: new attempts (one INSERT), or known ones with a higher fence.
+
+        Learns whether the initiator is stopped before any of them is sent. Raises `PromptOpen`, `OutflowOpen`.
+        """
         if new := [request for request in requests if request.fence == 1]:
             self.requests.add(new)
         if again := [request for request in requests if request.fence > 1]:
             self.requests.send_again(again)
+        if any(request.leg in IN_INITIATORS_NAME for request in requests):
+            self.initiators.is_stopped()
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         """Stores what the saga decided about attempts: status, code, receipt, asked_at, absences; one statement."""
@@ -94,9 +119,23 @@ class Mpesa:
         return {Phone(number) for number in self.requests.busy({phone.number for phone in phones})}
 
     def send(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
-        """STK push, answered at the attempt's own URL. Past `give_up_at` (monotonic clock) nothing is written."""
-        path = f"/cb/{CallbackKind.STK}/{callback_token(self.digest, request.id)}"
-        return self.daraja.push(request, path, give_up_at=give_up_at)
+        """Carries the attempt out, answered at its own URLs. Past `give_up_at` (monotonic clock) nothing is written."""
+        kind = RESULT_OF[request.leg]
+        result = callback_path(self.digest, request.id, kind)
+        if kind is CallbackKind.STK:
+            return self.daraja.push(request, result, give_up_at=give_up_at)
+        if self.initiators.was_stopped():
+            return STOPPED
+        timeout = callback_path(self.digest, request.id, kind.timeout)
+        match kind:
+            case CallbackKind.B2C:
+                return self.daraja.pay(request, result, timeout, give_up_at=give_up_at)
+            case CallbackKind.REVERSAL:
+                return self.daraja.reverse(request, result, timeout, give_up_at=give_up_at)
+            case CallbackKind.STATUS:
+                return self.daraja.ask_status(request, result, timeout, give_up_at=give_up_at)
+            case _:
+                raise ValueError(f"{request.leg} is no leg of a Transaction at M-Pesa")
 
     def query(self, request: MpesaRequest) -> Outcome:
         """STK query. `Unknown` without a call while M-Pesa's own id of the attempt is not known."""
@@ -108,66 +147,56 @@ class Mpesa:
         """Pull: what our shortcode received under this attempt's reference since it was made, 48 hours back at most."""
         return self.daraja.payments(request, at=self.clock())
 
-    def receive_callback(
-        self, kind: CallbackKind, token: str, body: bytes, headers: str, peer: str, *, at: datetime
-    ) -> bool:
-        """Stores what came to a callback URL; it starts the asking, nothing more. False when the token is none of ours.
+    def received(self, shortcode: str, since: datetime, until: datetime) -> Sequence[MpesaPayment] | Unreadable:
+        """Pull: all that `shortcode` received between the two, 48 hours back at most; for money that nobody knows.
 
-        The same body again is counted and has no other effect. Opens its own unit of work.
+        Some hours before `since` are read as well, for the time zone of Pull's clock is not proven.
         """
-        claim, sum = read_stk(body), sha256(body).hexdigest()
-        try:
-            with self.unit_of_work():
-                attempt = self.callbacks.attempt_of(token_hash(token), sum, claim.receipt if claim else "")
-                if attempt is None or not attempt.seen:
-                    self._store(kind, claim, attempt, body, sum, headers, peer, at)
-                    return attempt is not None
-        except CallbackRepeated:  # by another at the same moment
-            pass
-        with self.unit_of_work():
-            assert attempt is not None
-            self.callbacks.repeated(attempt, sum, at)
-        return True
+        return self.daraja.received(shortcode, since, until, at=self.clock())
 
-    def refuse_callback(self, kind: str, why: str, peer: str, *, at: datetime) -> None:
-        """An audit row for a callback that was not let in; the token is in none. Opens its own unit of work."""
-        with self.unit_of_work():
-            details = {"kind": kind[:8], "peer": peer}
-            self.audit.append(
-                [AuditRecord("mpesa.callback_refused", "mpesa_callback", "", at, why=why, details=details)]
-            )
+    def prompts_by(self, references: Sequence[str]) -> dict[str, MpesaRequest]:
+        """The prompts with these AccountReferences; one SELECT in the caller's unit of work."""
+        return self.requests.prompts_by(references)
 
-    def _store(
-        self,
-        kind: CallbackKind,
-        claim: StkClaim | None,
-        attempt: Attempt | None,
-        body: bytes,
-        sum: str,
-        headers: str,
-        peer: str,
-        at: datetime,
-    ) -> None:
-        verdict = judge(claim, attempt)
-        callback = MpesaCallback(
-            id=self.new_id(),
-            kind=kind,
-            request_id=attempt.id if attempt else None,
-            received_at=at,
-            peer=peer,
-            body=body,
-            headers=headers,
-            sha256=sum,
-            claim=claim,
-            verdict=verdict,
-        )
-        self.callbacks.add(callback)
-        if attempt is not None and claim is not None:
-            event = MpesaCallbackReceived(transaction_id=attempt.transaction_id, request_id=attempt.id, occurred_at=at)
-            self.outbox.append([event])
-        if verdict is not Verdict.AGREES:
-            target = str(attempt.transaction_id) if attempt else ""
-            details = {"kind": kind, "peer": peer, "callback": str(callback.id)}
-            action = "mpesa.callback_refused" if attempt is None else "mpesa.callback_suspect"
-            type = "transaction" if attempt else "mpesa_callback"
-            self.audit.append([AuditRecord(action, type, target, at, why=verdict, details=details)])
+    def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
+        """To prompts that were proven without one; in the caller's unit of work."""
+        self.requests.attach_receipts(receipts)
+
+    def ask_balance(self, shortcode: str) -> Outcome:
+        """Has M-Pesa tell the balances of `shortcode` by callback (`balances`). Opens its own units of work."""
+        at, id = self.clock(), RequestId(self.new_id())
+        reference = self.digest("mpesa.reference", f"{id}|{Leg.ACCOUNT_BALANCE}")[:32]
+        question = BalanceQuestion(id, reference, shortcode, at + SEND_WINDOW, at)
+        give_up_at = time.monotonic() + SEND_WINDOW.total_seconds()
+        with self.unit_of_work():
+            self.requests.ask(question)
+            is_stopped = self.initiators.is_stopped()
+        result = callback_path(self.digest, id, CallbackKind.BALANCE)
+        timeout = callback_path(self.digest, id, CallbackKind.BALANCE_TIMEOUT)
+        outcome = STOPPED if is_stopped else self.daraja.ask_balance(shortcode, result, timeout, give_up_at=give_up_at)
+        conversation = outcome.references.get("ConversationID", "") if isinstance(outcome, Accepted) else ""
+        code = "" if isinstance(outcome, Accepted | Done) else outcome.code
+        with self.unit_of_work():
+            told_at = self.clock()
+            self.requests.answered(question, STATUS_OF[type(outcome)], code, conversation, outcome.answer, told_at)
+            self._heed(Leg.ACCOUNT_BALANCE, outcome, at=told_at)
+        return outcome
+
+    def balances(self, shortcode: str) -> Mapping[str, tuple[Money, datetime]]:
+        """By account (`Utility Account`, ...), what M-Pesa's newest answer said was available, and when it came."""
+        return self.callbacks.balances(shortcode)
+
+    def register_urls(self, shortcode: str) -> Outcome:
+        """Tells M-Pesa where to confirm what `shortcode` receives; in production it takes this once. Calls out."""
+        confirmation = callback_path(self.digest, shortcode, CallbackKind.CONFIRMATION)
+        validation = callback_path(self.digest, shortcode, CallbackKind.VALIDATION)
+        return self.daraja.register(shortcode, confirmation, validation)
+
+    def resume_initiator(self, why: str, *, dry_run: bool = False) -> bool:
+        """Lets the initiator call again; False when it was not stopped. Opens its own unit of work."""
+        with self.unit_of_work():
+            return self.initiators.is_stopped() if dry_run else self.initiators.resume(why, at=self.clock())
+
+    def _heed(self, leg: Leg, outcome: Outcome, *, at: datetime) -> None:
+        if code := initiator_error_of(leg, outcome):
+            self.initiators.stop(f"{leg} was answered {code}", at=at)

@@ -1,15 +1,13 @@
-"""What M-Pesa's codes mean for the money: the one place that decides which class an answer is. The tables are data.
+"""What M-Pesa's codes mean for the money: the one place that decides which class a code is. The tables are data.
 
-Sources: the contract's section 10 and codes.json. Codes are compared as text; 17 and 2001 mean other things on other
-products. A code that nothing here names is UNKNOWN.
+Sources: the contract's section 10 and codes.json. Codes are compared as text, and each product has a table of its own:
+1, 11, 17 and 2001 mean other things on other products. A code that nothing here names is UNKNOWN.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from mpesa_integration.domain import wire
-from shared_kernel.domain.outcome import Accepted, Done, NotSent, Outcome, Refused, Unknown, Unreadable
+from shared_kernel.domain.requests import Blame, Leg
 
 
 class Kind(StrEnum):
@@ -68,6 +66,57 @@ STK_RESULTS: dict[str, Meaning] = {
     "100000100": Meaning(Kind.UNKNOWN),
 }
 
+B2C_RESULTS: dict[str, tuple[Kind, Blame]] = {
+    "0": (Kind.SUCCESS, Blame.NONE),
+    "1": (Kind.FAILURE, Blame.FLOAT),
+    "2": (Kind.FAILURE, Blame.RECIPIENT),
+    "3": (Kind.FAILURE, Blame.RECIPIENT),
+    "4": (Kind.FAILURE, Blame.RECIPIENT),
+    "8": (Kind.FAILURE, Blame.RECIPIENT),
+    "11": (Kind.FAILURE, Blame.CREDENTIAL),
+    "15": (Kind.UNKNOWN, Blame.NONE),  # the core knows this id: the first request decides
+    "17": (Kind.UNKNOWN, Blame.NONE),
+    "18": (Kind.FAILURE, Blame.CREDENTIAL),
+    "19": (Kind.UNKNOWN, Blame.NONE),
+    "20": (Kind.FAILURE, Blame.CREDENTIAL),
+    "21": (Kind.FAILURE, Blame.CREDENTIAL),
+    "22": (Kind.FAILURE, Blame.CREDENTIAL),
+    "24": (Kind.FAILURE, Blame.OURS),
+    "25": (Kind.FAILURE, Blame.OURS),
+    "26": (Kind.UNKNOWN, Blame.NONE),
+    "29": (Kind.FAILURE, Blame.OURS),
+    "2001": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2006": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2028": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2040": (Kind.FAILURE, Blame.RECIPIENT),
+    "8006": (Kind.FAILURE, Blame.CREDENTIAL),
+    "SFC_IC0003": (Kind.FAILURE, Blame.RECIPIENT),
+    "100000000": (Kind.UNKNOWN, Blame.NONE),  # kept to be sent again: money may still move
+    "100000001": (Kind.UNKNOWN, Blame.NONE),
+    "100000002": (Kind.UNKNOWN, Blame.NONE),
+    "100000004": (Kind.UNKNOWN, Blame.NONE),
+    "100000005": (Kind.FAILURE, Blame.OURS),
+    "100000007": (Kind.UNKNOWN, Blame.NONE),
+    "100000009": (Kind.UNKNOWN, Blame.NONE),
+    "100000010": (Kind.FAILURE, Blame.OURS),
+    "100000011": (Kind.UNKNOWN, Blame.NONE),
+}
+REVERSAL_RESULTS: dict[str, tuple[Kind, Blame]] = {
+    "0": (Kind.SUCCESS, Blame.NONE),
+    "1": (Kind.FAILURE, Blame.FLOAT),
+    "11": (Kind.FAILURE, Blame.CREDENTIAL),
+    "21": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2001": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2006": (Kind.FAILURE, Blame.CREDENTIAL),
+    "2028": (Kind.FAILURE, Blame.CREDENTIAL),
+    "8006": (Kind.FAILURE, Blame.CREDENTIAL),
+    "R000001": (Kind.FAILURE, Blame.NONE),  # this one moved nothing, for the payment was reversed before
+    "R000002": (Kind.FAILURE, Blame.OURS),
+}
+# What a call in the initiator's name may meet: the first one stops them all, for repetition locks the credential.
+INITIATOR_ERRORS = frozenset({"2001", "18", "20", "21", "22", "8006", "11", "2006", "2028"})
+IN_INITIATORS_NAME = frozenset({Leg.B2C_PAYOUT, Leg.B2C_REFUND, Leg.REVERSAL, Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE})
+
 # The gateway's errors: code, then the text that must stand in the message ("" for any), first match counts.
 GATEWAY: tuple[tuple[str, str, Meaning], ...] = (
     ("400.002.02", "", Meaning(Kind.FAILURE, OURS, alert=True)),
@@ -100,29 +149,21 @@ GATEWAY: tuple[tuple[str, str, Meaning], ...] = (
 BY_STATUS: dict[int, Meaning] = {401: TOKEN, 429: Meaning(Kind.RETRIABLE, BUSY, 5)}
 
 
-class Failure(StrEnum):
-    """How a call ended without an answer."""
+def result_of(leg: Leg, code: str) -> tuple[Kind, Blame]:
+    """What a result's code means on the product of `leg`, and whose matter it is.
 
-    NOT_CONNECTED = "not_connected"  # DNS, refused, TLS: nothing was sent
-    TOO_LATE = "send_before_passed"  # we gave up before writing
-    NO_TOKEN = "no_token"  # noqa: S105 - the product call was never made
-    NO_ANSWER = "no_answer"  # timed out, reset, or the answer could not be read: it may have been processed
+    On a status query or a balance it is about the question alone, which moves nothing.
+    """
+    if leg in {Leg.B2C_PAYOUT, Leg.B2C_REFUND} and code in B2C_RESULTS:
+        return B2C_RESULTS[code]
+    if leg is Leg.REVERSAL and code in REVERSAL_RESULTS:
+        return REVERSAL_RESULTS[code]
+    return Kind.UNKNOWN, Blame.CREDENTIAL if is_initiator_error(leg, code) else Blame.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back from a call: an HTTP status and a body, or how it failed (`status` 0)."""
-
-    status: int
-    text: str = field(default="", repr=False)
-    json: dict[str, Any] | None = field(default=None, repr=False)  # the body, when it is a JSON object
-    failure: Failure | None = None
-    detail: str = ""  # for `failure`: what exactly, never a URL or a body
-
-    @classmethod
-    def of(cls, status: int, text: str) -> "Answer":
-        """An answer that came; its body is read once."""
-        return cls(status, text, wire.read_object(text))
+def is_initiator_error(leg: Leg, code: str) -> bool:
+    """Whether it says that the initiator's credential or rights are not good."""
+    return leg in IN_INITIATORS_NAME and code in INITIATOR_ERRORS
 
 
 def gateway_meaning(code: str, message: str) -> Meaning:
@@ -132,109 +173,3 @@ def gateway_meaning(code: str, message: str) -> Meaning:
         if known == code and text in message:
             return meaning
     return UNRECOGNISED
-
-
-def refusal_of(answer: Answer) -> tuple[str, Meaning] | None:
-    """The code and meaning of an answer that is no acceptance; None when the body is no error of the gateway's."""
-    body = answer.json
-    if body is not None and (code := wire.code_of(body.get("errorCode"))):
-        meaning = gateway_meaning(code, wire.text_of(body.get("errorMessage")))
-        if meaning is not UNRECOGNISED or answer.status not in BY_STATUS:
-            return code, meaning
-    if answer.status in BY_STATUS:
-        return f"HTTP {answer.status}", BY_STATUS[answer.status]
-    if answer.status != 200 or body is None:
-        return f"HTTP {answer.status}" + ("" if body is not None or not answer.text else " not JSON"), UNRECOGNISED
-    return None
-
-
-def without_answer(answer: Answer) -> Outcome | None:
-    """The outcome of a call that got no answer; None when it got one."""
-    match answer.failure:
-        case None:
-            return None
-        case Failure.NO_ANSWER:
-            return Unknown(answer.detail or answer.failure)
-        case Failure.NO_TOKEN:
-            return NotSent(answer.detail or answer.failure, TOKEN.retry_after_s, alert=True)
-        case Failure.NOT_CONNECTED:
-            return NotSent(answer.failure, 5)
-        case Failure.TOO_LATE:
-            return NotSent(answer.failure)
-
-
-def push_outcome(answer: Answer) -> Outcome:
-    """What an STK push's answer means. `Accepted` carries `MerchantRequestID` and `CheckoutRequestID`."""
-    if (outcome := without_answer(answer)) is not None:
-        return outcome
-    if (refusal := refusal_of(answer)) is not None:
-        code, meaning = refusal
-        match meaning.kind:
-            case Kind.FAILURE:
-                return Refused(code, meaning.reason, answer.text)
-            case Kind.RETRIABLE:
-                return NotSent(code, meaning.retry_after_s, meaning.alert, answer.text)
-            case _:
-                return Unknown(code, answer.text)
-    body = answer.json or {}
-    checkout = wire.id_of(body.get("CheckoutRequestID"))
-    response = wire.code_of(body.get("ResponseCode"))
-    if response != "0" or not checkout:
-        return Unknown(f"ResponseCode {response}".strip(), answer.text)
-    merchant = wire.id_of(body.get("MerchantRequestID"))
-    return Accepted({"CheckoutRequestID": checkout, "MerchantRequestID": merchant}, answer.text)
-
-
-def query_outcome(answer: Answer, checkout_request_id: str, merchant_request_id: str = "") -> Outcome:
-    """What an STK query's answer says of the attempt; an answer about another attempt says nothing.
-
-    `Done` paid, `Accepted` not decided (both forms), `Refused` moved nothing; `Unknown` and `NotSent`: nothing learnt.
-    """
-    if (outcome := without_answer(answer)) is not None:
-        return outcome
-    if (refusal := refusal_of(answer)) is not None:
-        code, meaning = refusal
-        match meaning.kind:
-            case Kind.PENDING:
-                return Accepted(answer=answer.text)
-            case Kind.RETRIABLE:
-                return NotSent(code, meaning.retry_after_s, meaning.alert, answer.text)
-            case _:
-                return Unknown(code, answer.text)
-    body = answer.json or {}
-    response, result = wire.code_of(body.get("ResponseCode")), wire.code_of(body.get("ResultCode"))
-    if response != "0" or not result:
-        return Unknown(f"ResponseCode {response}".strip(), answer.text)
-    meaning = STK_RESULTS.get(result, UNRECOGNISED)
-    merchant = wire.id_of(body.get("MerchantRequestID"))
-    same = body.get("CheckoutRequestID") == checkout_request_id
-    same = same and (not merchant or not merchant_request_id or merchant == merchant_request_id)
-    if not same and meaning.kind in {Kind.SUCCESS, Kind.FAILURE}:
-        return Unknown("another_request", answer.text)
-    match meaning.kind:
-        case Kind.SUCCESS:
-            return Done("", answer.text)
-        case Kind.FAILURE:
-            return Refused(result, meaning.reason, answer.text)
-        case Kind.PENDING:
-            return Accepted(answer=answer.text)
-        case Kind.RETRIABLE:
-            return NotSent(result, meaning.retry_after_s, meaning.alert, answer.text)
-        case Kind.UNKNOWN:
-            return Unknown(result, answer.text)
-
-
-def pull_rows(answer: Answer) -> list[dict[str, Any]] | Unreadable:
-    """The rows of one page of Pull; empty when there are no more."""
-    if answer.failure is not None:
-        return Unreadable(answer.detail or answer.failure)
-    if (refusal := refusal_of(answer)) is not None:
-        return Unreadable(refusal[0])
-    body = answer.json or {}
-    code = wire.code_of(body.get("ResponseCode"))
-    if code == "1001":
-        return []
-    rows = body.get("Response")
-    if code != "1000" or not isinstance(rows, list | dict):
-        return Unreadable(f"ResponseCode {code}".strip())
-    return [row for page in (rows if isinstance(rows, list) else [rows]) for row in wire.items_of(page)]

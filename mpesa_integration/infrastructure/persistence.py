@@ -1,6 +1,5 @@
-"""The attempts, the callbacks and the shared access token over Django."""
+"""The attempts and the shared access token over Django."""
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,30 +7,30 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, connection
-from django.db.models import F, FilteredRelation, Q
+from django.db import IntegrityError
+from django.db.models import Case, F, FilteredRelation, Q, Value, When
 
 from mpesa_integration import models
-from mpesa_integration.domain.callback import Attempt, MpesaCallback, Verdict
-from mpesa_integration.domain.ports import CallbackRepeated
-from mpesa_integration.domain.request import HOLDS_PHONE, PromptOpen, callback_token, token_hash
+from mpesa_integration.domain.balance import BalanceQuestion
+from mpesa_integration.domain.callback import RESULT_OF, CallbackKind, Verdict
+from mpesa_integration.domain.request import (
+    OPEN,
+    OUTFLOWS,
+    OutflowOpen,
+    PromptOpen,
+    callback_token,
+    token_hash,
+)
 from mpesa_integration.infrastructure.tokens import Token
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.requests import Leg, MpesaClaim, MpesaRequest, RequestStatus
-from shared_kernel.infrastructure.encryption import blind_index, decrypt
+from shared_kernel.domain.requests import Blame, Leg, MpesaClaim, MpesaRequest, RequestStatus
+from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.rows import insert, update
 
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
-CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict"}
-
-# By hand, for each callback passes here: building it anew costs more than running it.
-ATTEMPT_OF = """
-    SELECT r.id, r.transaction_id, r.amount, r.currency, r.merchant_request_id, r.checkout_request_id, r.receipt,
-        EXISTS (SELECT 1 FROM mpesa_callbacks c WHERE c.request_id = r.id AND c.sha256 = %s),
-        EXISTS (SELECT 1 FROM mpesa_requests o WHERE o.receipt = %s AND o.id <> r.id)
-    FROM mpesa_requests r WHERE r.callback_hash = %s
-"""
+CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict", "fate", "blame", "fee"}
+UNSETTLED = [status for status in RequestStatus if status.may_take_effect]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class DjangoMpesaRequests:
             .alias(said=said)
             .annotate(**{f"claim_{name}": F(f"said__{name}") for name in CLAIMS})
             .defer("answer")
-            .order_by("transaction_id", "attempt", "said__received_at")
+            .order_by("transaction_id", "pk", "said__received_at")  # ids sort by time, over all legs
         )
         found: dict[TransactionId, list[MpesaRequest]] = {}
         for row in rows:
@@ -56,6 +55,16 @@ class DjangoMpesaRequests:
                 requests[-1].claims.append(to_claim(row))
         return found
 
+    def prompts_by(self, references: Sequence[str]) -> dict[str, MpesaRequest]:
+        rows = models.MpesaRequest.objects.filter(reference__in=list(references), leg=Leg.STK_PUSH).defer("answer")
+        return {row.reference: to_domain(row) for row in rows}
+
+    def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
+        fresh = models.MpesaRequest.objects.filter(receipt=None)
+        if receipts:
+            cases = [When(pk=id, then=Value(receipt)) for id, receipt in receipts.items()]
+            fresh.filter(pk__in=list(receipts)).update(receipt=Case(*cases))
+
     def add(self, requests: Sequence[MpesaRequest]) -> None:
         rows = [to_row(request) for request in requests]
         try:
@@ -63,21 +72,66 @@ class DjangoMpesaRequests:
         except IntegrityError as error:
             if "open_phone" in str(error):
                 raise PromptOpen("this phone has an open M-Pesa request") from None
+            if "open_outflow" in str(error):
+                raise OutflowOpen("money may still leave by another attempt of this Transaction") from None
             raise
 
     def send_again(self, requests: Sequence[MpesaRequest]) -> None:
-        update([to_row(request) for request in requests], ["fence", "status", "send_before", "open_phone"])
+        """Unless the one before surely had no effect, it may still have one: its row says so for ever."""
+        ids = [request.id for request in requests]
+        models.MpesaRequest.objects.filter(pk__in=ids, status__in=UNSETTLED).update(was_unknown=True)
+        columns = ["fence", "status", "send_before", "asked_at", "open_phone", "open_outflow"]
+        update([to_row(request) for request in requests], columns)
 
     def conclude(self, requests: Sequence[MpesaRequest], answers: Sequence[str]) -> None:
         rows = [to_row(request) for request in requests]
         for row, answer in zip(rows, answers, strict=True):
             row.answer = answer
-        columns = ["status", "code", "outcome_at", "open_phone", "merchant_request_id", "checkout_request_id"]
-        update(rows, [*columns, "checkout_index", "receipt", "answer"])
+        columns = ["status", "code", "outcome_at", "open_phone", "open_outflow", "was_unknown", "merchant_request_id"]
+        update(rows, [*columns, "checkout_request_id", "checkout_index", "conversation_id", "receipt", "answer"])
 
     def save(self, requests: Sequence[MpesaRequest]) -> None:
-        columns = ["status", "code", "outcome_at", "open_phone", "receipt", "asked_at", "absences"]
+        columns = ["status", "code", "outcome_at", "open_phone", "open_outflow", "was_unknown", "receipt", "asked_at"]
+        columns.append("absences")
         update([to_row(request) for request in requests], columns)
+
+    def ask(self, question: BalanceQuestion) -> None:
+        insert(
+            [
+                models.MpesaRequest(
+                    id=question.id,
+                    leg=Leg.ACCOUNT_BALANCE,
+                    attempt=1,
+                    reference=question.reference,
+                    amount=0,
+                    currency=Currency.KES,
+                    shortcode=question.shortcode,
+                    status=RequestStatus.SENDING,
+                    send_before=question.send_before,
+                    created_at=question.created_at,
+                    **_hashes(question.id, Leg.ACCOUNT_BALANCE),
+                )
+            ]
+        )
+
+    def answered(
+        self,
+        question: BalanceQuestion,
+        status: RequestStatus,
+        code: str,
+        conversation_id: str,
+        answer: str,
+        at: datetime,
+    ) -> None:
+        row = models.MpesaRequest(
+            id=question.id,
+            status=status,
+            code=code[:128],
+            conversation_id=conversation_id,
+            answer=answer,
+            outcome_at=at,
+        )
+        update([row], ["status", "code", "conversation_id", "answer", "outcome_at"])
 
     def busy(self, numbers: Iterable[str]) -> set[str]:
         by_index = {blind_index(PHONE, number): number for number in numbers}
@@ -93,6 +147,7 @@ def to_domain(row: models.MpesaRequest) -> MpesaRequest:
         leg=Leg(row.leg),
         attempt=row.attempt,
         reference=row.reference,
+        about=row.about,
         amount=Money(row.amount, Currency(row.currency)),
         send_before=row.send_before,
         created_at=row.created_at,
@@ -102,10 +157,12 @@ def to_domain(row: models.MpesaRequest) -> MpesaRequest:
         outcome_at=row.outcome_at,
         asked_at=row.asked_at,
         absences=row.absences,
+        was_unknown=row.was_unknown,
         phone=Phone(row.phone),
         shortcode=row.shortcode,
         merchant_request_id=row.merchant_request_id,
         checkout_request_id=row.checkout_request_id,
+        conversation_id=row.conversation_id,
         receipt=row.receipt or "",
     )
 
@@ -115,27 +172,36 @@ def to_claim(row: Any) -> MpesaClaim:
     return MpesaClaim(
         result_code=row.claim_result_code,
         received_at=row.claim_received_at,
-        amount=None if row.claim_amount is None else Money(row.claim_amount, Currency.KES),
+        amount=_kes(row.claim_amount),
         receipt=row.claim_receipt,
         agrees=row.claim_verdict == Verdict.AGREES,
+        blame=Blame(row.claim_blame),
+        fate=row.claim_fate,
+        fee=_kes(row.claim_fee),
     )
+
+
+def _kes(minor: int | None) -> Money | None:
+    return None if minor is None else Money(minor, Currency.KES)
 
 
 def to_row(request: MpesaRequest) -> models.MpesaRequest:
     """Without the raw answer."""
-    checkout = request.checkout_request_id
+    checkout, is_open = request.checkout_request_id, request.status in OPEN
+    holds_phone = is_open and request.leg is Leg.STK_PUSH
     return models.MpesaRequest(
         id=request.id,
         transaction_id=request.transaction_id,
         leg=request.leg,
         attempt=request.attempt,
         reference=request.reference,
+        about=request.about,
         amount=request.amount.amount,
         currency=request.amount.currency,
         phone=request.phone.number,
-        open_phone=blind_index(PHONE, request.phone.number) if request.status in HOLDS_PHONE else None,
+        open_phone=blind_index(PHONE, request.phone.number) if holds_phone else None,
+        open_outflow=request.transaction_id if is_open and request.leg in OUTFLOWS else None,
         shortcode=request.shortcode,
-        callback_hash=token_hash(callback_token(blind_index, request.id)),
         status=request.status,
         fence=request.fence,
         code=request.code[:128],
@@ -144,70 +210,21 @@ def to_row(request: MpesaRequest) -> models.MpesaRequest:
         outcome_at=request.outcome_at,
         asked_at=request.asked_at,
         absences=request.absences,
+        was_unknown=request.was_unknown,
+        conversation_id=request.conversation_id,
         merchant_request_id=request.merchant_request_id,
         checkout_request_id=checkout,
         checkout_index=blind_index(CHECKOUT, checkout) if checkout else None,
         receipt=request.receipt or None,
+        **_hashes(request.id, request.leg),
     )
 
 
-@dataclass(frozen=True)
-class DjangoMpesaCallbacks:
-    """`mpesa_callbacks`."""
-
-    def attempt_of(self, callback_hash: str, sha256: str, receipt: str) -> Attempt | None:
-        with connection.cursor() as cursor:
-            cursor.execute(ATTEMPT_OF, [sha256, receipt or None, callback_hash])
-            row = cursor.fetchone()
-        if row is None:
-            return None
-        id = UUID(bytes=bytes(row[0]))
-        return Attempt(
-            id=RequestId(id),
-            transaction_id=TransactionId(UUID(bytes=bytes(row[1]))),
-            amount=Money(row[2], Currency(row[3])),
-            merchant_request_id=row[4],
-            checkout_request_id=decrypt(row[5], f"{CHECKOUT}|{id}") if row[5] else "",
-            receipt=row[6] or "",
-            seen=bool(row[7]),
-            receipt_taken=bool(row[8]),
-        )
-
-    def add(self, callback: MpesaCallback) -> None:
-        claim = callback.claim
-        row = models.MpesaCallback(
-            id=callback.id,
-            request_id=callback.request_id,
-            kind=callback.kind,
-            received_at=callback.received_at,
-            last_received_at=callback.received_at,
-            peer=callback.peer[:45],
-            sha256=callback.sha256,
-            verdict=callback.verdict,
-            result_code=claim.result_code if claim else "",
-            amount=claim.amount.amount if claim and claim.amount else None,
-            receipt=claim.receipt if claim else "",
-            headers=callback.headers,
-            body=stored(callback.body),
-        )
-        try:
-            insert([row])
-        except IntegrityError as error:
-            if callback.request_id is None:
-                raise
-            raise CallbackRepeated from error
-
-    def repeated(self, attempt: Attempt, sha256: str, at: datetime) -> None:
-        rows = models.MpesaCallback.objects.filter(request_id=attempt.id, sha256=sha256)
-        rows.update(times=F("times") + 1, last_received_at=at)
-
-
-def stored(body: bytes) -> str:
-    """The raw bytes as text; what is not UTF-8 as `base64:…`."""
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return "base64:" + b64encode(body).decode()
+def _hashes(id: RequestId, leg: Leg) -> dict[str, str | None]:
+    """Of the tokens in an attempt's callback URLs."""
+    kind = RESULT_OF[leg]
+    late = None if kind is CallbackKind.STK else token_hash(callback_token(blind_index, id, kind.timeout))
+    return {"callback_hash": token_hash(callback_token(blind_index, id, kind)), "timeout_hash": late}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ import re
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import urlsplit
+
+Heard: TypeAlias = asyncio.Future[tuple[int, bytes]]
+"""Status and body of the answer to a callback; status 0 when there was none."""
 
 
 @dataclass
@@ -17,7 +21,7 @@ class Callbacks:
         default_factory=lambda: deque(maxlen=100_000)
     )  # status, body that was sent
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    queue: "asyncio.Queue[tuple[str, bytes, asyncio.Event | None]] | None" = None
+    queue: "asyncio.Queue[tuple[str, bytes, Heard | None]] | None" = None
     loop: asyncio.AbstractEventLoop | None = None
     generation: int = 0
 
@@ -35,15 +39,15 @@ class Callbacks:
         self.generation += 1
         self.answered.clear()
 
-    def post(self, url: str, body: bytes, delay: float, done: asyncio.Event | None = None) -> None:
-        """Sends `body` after `delay` seconds; `done` is set once it was answered, or could not be."""
+    def post(self, url: str, body: bytes, delay: float, done: Heard | None = None) -> None:
+        """Sends `body` after `delay` seconds; `done` gets the answer, or status 0 when there was none."""
         assert self.loop is not None
         if delay > 0:
             self.loop.call_later(delay, self._put, self.generation, (url, body, done))
         else:
             self._put(self.generation, (url, body, done))
 
-    def _put(self, generation: int, item: tuple[str, bytes, asyncio.Event | None]) -> None:
+    def _put(self, generation: int, item: tuple[str, bytes, Heard | None]) -> None:
         if generation == self.generation and self.queue is not None:
             self.queue.put_nowait(item)
 
@@ -54,16 +58,16 @@ class Callbacks:
             url, body, done = await self.queue.get()
             try:
                 async with asyncio.timeout(10):
-                    status = await self._exchange(kept, url, body)
+                    status, answer = await self._exchange(kept, url, body)
             except (OSError, TimeoutError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError):
-                status = 0
+                status, answer = 0, b""
             self.answered.append((status, body))
-            if done is not None:
-                done.set()
+            if done is not None and not done.done():
+                done.set_result((status, answer))
 
     async def _exchange(
         self, kept: dict[tuple[str, int], tuple[asyncio.StreamReader, asyncio.StreamWriter]], url: str, body: bytes
-    ) -> int:
+    ) -> tuple[int, bytes]:
         parts = urlsplit(url)
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         place = (parts.hostname or "", parts.port or (443 if tls else 80))
@@ -87,10 +91,9 @@ class Callbacks:
                 fresh = True  # the kept connection had been closed: once more on a new one
                 continue
             length = re.search(r"\r\ncontent-length: *([0-9]+)", answer)
-            if length is not None:
-                await reader.readexactly(int(length[1]))
+            said = b"" if length is None else await reader.readexactly(int(length[1]))
             if length is not None and "\r\nconnection: close" not in answer:
                 kept[place] = (reader, writer)
             else:
                 writer.close()
-            return int(answer.split(" ", 2)[1])
+            return int(answer.split(" ", 2)[1]), said

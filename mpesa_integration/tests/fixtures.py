@@ -12,7 +12,7 @@ from shared_kernel.simulator import serving
 
 def quick() -> MpesaSimulator:
     """Without what costs time, and without the provider's rate limit and duplicate guard."""
-    return MpesaSimulator(prompt_s=0.02, rate_per_s=None, duplicate_guard=False)
+    return MpesaSimulator(prompt_s=0.02, result_s=0.02, rate_per_s=None, duplicate_guard=False)
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +39,9 @@ def mpesa_simulator(_mpesa_server, settings):
     settings.MPESA_CONSUMER_SECRET = simulator.consumer_secret
     settings.MPESA_SHORTCODE = simulator.shortcode
     settings.MPESA_PASSKEY = simulator.passkey
+    settings.MPESA_B2C_SHORTCODE = simulator.b2c_shortcode
+    settings.MPESA_INITIATOR_NAME = simulator.initiator_name
+    settings.MPESA_INITIATOR_PASSWORD = simulator.initiator_password
     settings.MPESA_CALLBACK_BASE_URL = "http://127.0.0.1:9"  # nobody; tests that want callbacks say where
     settings.MPESA_CALLBACK_ALLOWED_IPS = ["127.0.0.1", "::1"]
     yield simulator

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mpesa_integration.domain import codes, wire
-from mpesa_integration.domain.callback import read_stk
-from mpesa_integration.domain.codes import Answer, Failure, Kind
+from mpesa_integration.domain import answers, codes, wire
+from mpesa_integration.domain.answers import Answer, Failure
+from mpesa_integration.domain.codes import Kind
+from mpesa_integration.domain.results import read_stk
 from mpesa_integration.tests.factories import kes
 from shared_kernel.domain.outcome import Accepted, Done, NotSent, Refused, Unknown
 
@@ -63,7 +64,7 @@ def test_every_gateway_error_has_the_contracts_class_for_a_push(row):
         "unknown": Unknown,
         "pending": Unknown,  # an answer to queries; to a push it says nothing
     }[row["class"]]
-    assert isinstance(codes.push_outcome(answer), expected)
+    assert isinstance(answers.push_outcome(answer), expected)
 
 
 @needs_contract
@@ -85,7 +86,7 @@ def test_the_table_of_gateway_errors_names_no_code_that_the_contract_does_not():
 def test_the_samples_of_query_answers_are_read(name, expected):
     status, text = (500 if "error" in name else 200), sample(name)
 
-    outcome = codes.query_outcome(Answer.of(status, text), CHECKOUT, "2654-4b64-97ff-b827b542881d3130")
+    outcome = answers.query_outcome(Answer.of(status, text), CHECKOUT, "2654-4b64-97ff-b827b542881d3130")
 
     assert outcome == type(expected)(
         **{f: getattr(expected, f) for f in expected.__slots__ if f != "answer"}, answer=text
@@ -94,23 +95,23 @@ def test_the_samples_of_query_answers_are_read(name, expected):
 
 @needs_contract
 def test_the_samples_of_push_answers_are_read():
-    accepted = codes.push_outcome(Answer.of(200, sample("stk_push_response.json")))
-    locked = codes.push_outcome(Answer.of(500, sample("stk_push_error_subscriber_locked.json")))
+    accepted = answers.push_outcome(Answer.of(200, sample("stk_push_response.json")))
+    locked = answers.push_outcome(Answer.of(500, sample("stk_push_error_subscriber_locked.json")))
 
     assert isinstance(accepted, Accepted)
     assert accepted.references["CheckoutRequestID"] == CHECKOUT
     assert isinstance(locked, Refused)
     for name in ("stk_push_error_wrong_credentials.json", "stk_push_error_invalid_callback.json"):
-        assert isinstance(codes.push_outcome(Answer.of(500, sample(name))), Refused)
+        assert isinstance(answers.push_outcome(Answer.of(500, sample(name))), Refused)
 
 
 @needs_contract
 def test_the_samples_of_pull_are_read():
-    page = codes.pull_rows(Answer.of(200, sample("pull_query_response.json")))
+    page = answers.pull_rows(Answer.of(200, sample("pull_query_response.json")))
 
     assert isinstance(page, list)
     assert [row["billreference"] for row in page] == ["PPD7K2M9QX4A"]
-    assert codes.pull_rows(Answer.of(200, sample("pull_query_response_empty.json"))) == []
+    assert answers.pull_rows(Answer.of(200, sample("pull_query_response_empty.json"))) == []
 
 
 @needs_contract

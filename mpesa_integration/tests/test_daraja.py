@@ -364,9 +364,9 @@ def test_a_fault_of_the_query_itself_says_nothing_about_the_attempt(mpesa_simula
 
 
 def test_a_slow_answer_ends_in_unknown(mpesa_simulator, monkeypatch):
-    from mpesa_integration.infrastructure import daraja
+    from mpesa_integration.infrastructure import http
 
-    monkeypatch.setattr(daraja, "TIMEOUT", {**daraja.TIMEOUT, "read": 0.2})
+    monkeypatch.setattr(http, "TIMEOUT", {**http.TIMEOUT, "read": 0.2})
     mpesa_simulator.faults.arm({"call": "stk_push", "fault": "slow", "after_s": 1})
 
     assert bare(push(a_request())) == Unknown("timeout")
