@@ -21,9 +21,9 @@ class DerivTransferAdmin(ReadOnlyAdmin):
     fields = (
         "id", "transaction", "see_also", "leg", "attempt", "reference", "money", "platform", "agent", "masked_account",
         "status", "code", "provider_transaction_id", "created_at", "send_before", "outcome_at", "asked_at", "absences",
-        "fence", "message",
+        "was_unknown", "fence", "code_held", "message",
     )  # fmt: skip
-    readonly_fields = ("transaction", "see_also", "money", "masked_account", "message")
+    readonly_fields = ("transaction", "see_also", "money", "masked_account", "code_held", "message")
 
     @admin.display(description="amount", ordering="amount")
     def money(self, row: models.DerivTransfer) -> str:
@@ -32,6 +32,11 @@ class DerivTransferAdmin(ReadOnlyAdmin):
     @admin.display(description="account")
     def masked_account(self, row: models.DerivTransfer) -> str:
         return masked(row.account)
+
+    @admin.display(description="one-time code", boolean=True)
+    def code_held(self, row: models.DerivTransfer) -> bool:
+        """Whether the customer's code is still kept; nobody is shown it."""
+        return bool(row.verification_code)
 
     @admin.display(description="Deriv's answer")
     def message(self, row: models.DerivTransfer) -> str:

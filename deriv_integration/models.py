@@ -7,13 +7,17 @@ from shared_kernel.models import UuidField
 
 
 class DerivTransfer(models.Model):
-    """One attempt to move money at Deriv. Fixed when the intent commits; only the outcome is added."""
+    """One attempt to move money at Deriv. Fixed when the intent commits; only the outcome is added.
+
+    `open_outflow` is the Transaction while money may leave us by this attempt: one such attempt a Transaction.
+    `verification_code` is a debit's, there until its outcome is known.
+    """
 
     id = UuidField(primary_key=True)
     transaction_id = UuidField()
     leg = models.CharField(max_length=24)
     attempt = models.PositiveSmallIntegerField()
-    reference = models.CharField(max_length=30)
+    reference = models.CharField(max_length=64)
     platform = models.CharField(max_length=8)
     agent = models.CharField(max_length=32)
     account = EncryptedField()
@@ -27,13 +31,30 @@ class DerivTransfer(models.Model):
     outcome_at = models.DateTimeField(null=True)
     asked_at = models.DateTimeField(null=True)
     absences = models.PositiveIntegerField(default=0)
-    provider_transaction_id = models.CharField(max_length=32, null=True, unique=True)
+    was_unknown = models.BooleanField(default=False)
+    provider_transaction_id = models.CharField(max_length=32, null=True)
+    verification_code = EncryptedField(blank=True, default="")
     answer = EncryptedField(blank=True, default="")
+    open_outflow = models.GeneratedField(
+        expression=models.Case(
+            models.When(
+                models.Q(leg__in=["deriv_credit", "deriv_credit_back"])
+                & ~models.Q(status__in=["done", "refused", "closed"]),
+                then=models.F("transaction_id"),
+            ),
+            default=None,
+        ),
+        output_field=UuidField(null=True),
+        db_persist=True,
+        unique=True,
+        null=True,
+    )
 
     class Meta:
         db_table = "deriv_transfers"
         constraints = [
             models.UniqueConstraint(fields=["transaction_id", "leg", "attempt"], name="deriv_transfer_attempt"),
+            models.UniqueConstraint(fields=["agent", "provider_transaction_id"], name="deriv_transfer_entry"),
             models.CheckConstraint(condition=models.Q(amount__gt=0), name="deriv_transfer_amount"),
         ]
         indexes = [

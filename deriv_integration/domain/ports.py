@@ -7,8 +7,8 @@ from typing import Protocol
 from deriv_integration.domain.transfer import DerivAccount
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.outcome import Lookup, Outcome
-from shared_kernel.domain.requests import DerivLogin, DerivTransfer
+from shared_kernel.domain.outcome import Lookup, Outcome, Unreadable
+from shared_kernel.domain.requests import AgentEntry, CodeSent, DerivLogin, DerivTransfer
 
 
 class TransferRepository(Protocol):
@@ -17,6 +17,12 @@ class TransferRepository(Protocol):
     def transfers_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[DerivTransfer]]:
         """All attempts of each Transaction, oldest first; one SELECT."""
 
+    def known_entries(self, agent: str, ids: Sequence[str]) -> set[str]:
+        """Those entries of the agent's book that attempts hold as theirs; one SELECT."""
+
+    def transfers_by(self, references: Sequence[str]) -> Mapping[str, DerivTransfer]:
+        """The newest attempt of each reference; one SELECT."""
+
     def record(self, transfers: Sequence[DerivTransfer]) -> None:
         """Stores intents: new attempts in one INSERT, known ones (`fence` above 1) in one UPDATE."""
 
@@ -24,11 +30,15 @@ class TransferRepository(Protocol):
         """Stores what became of calls in one UPDATE.
 
         `NotSent` and `Refused` count only from the newest sender (`fence`), `Done` and `Unknown` from any. What is done
-        stays so; what was proven absent is changed by `Done` alone.
+        stays so; what was proven absent is changed by `Done` alone. A refusal after a sending without a known outcome
+        leaves the attempt unknown, with the code. All but `NotSent` wipe the one-time code.
         """
 
     def save(self, transfers: Sequence[DerivTransfer]) -> None:
         """Stores what was decided about attempts, in one UPDATE; what is done stays so."""
+
+    def wipe_codes(self, before: datetime) -> int:
+        """Wipes one-time codes of attempts made before then; how many there were. Joins the caller's unit of work."""
 
 
 class AgentRegistry(Protocol):
@@ -55,10 +65,22 @@ class DerivApi(Protocol):
         """Asks whether `login` may be credited, moving nothing: `Done(full name)`, `Refused`, or nothing learnt."""
 
     def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
-        """Sends money; past `give_up_at` (monotonic) nothing is written. `Done` carries Deriv's transaction id."""
+        """Moves money by the transfer's leg; past `give_up_at` (monotonic) nothing is written.
+
+        `Done` carries the id of the agent's entry; a debit is `Accepted` at best.
+        """
 
     def find(self, transfer: DerivTransfer) -> Lookup:
-        """Looks into the agent's own book for the transfer."""
+        """Looks into the agent's own book for the transfer, and asks by its key where Deriv keeps one."""
+
+    def book(self, agent: str, since: datetime) -> Sequence[AgentEntry] | Unreadable:
+        """Every entry of the agent's own book since then, newest first."""
+
+    def request_code(self, login: DerivLogin, token: str, agent: str, amount: Money) -> CodeSent:
+        """Has Deriv send the customer a one-time code for a withdrawal of `amount` to `agent`.
+
+        Raises `DerivTokenRefused`, `DerivUnavailable`, `WithdrawalRefused`, `CodeTooSoon`.
+        """
 
     def identify(self, token: str) -> DerivAccount:
         """Whose token it is. Raises `DerivTokenRefused`, `DerivUnavailable`. The token is neither kept nor logged."""

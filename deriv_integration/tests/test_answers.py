@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from deriv_integration.infrastructure.ws_v3.answers import checked, failure, transferred
+from deriv_integration.infrastructure.ws_v3.answers import (
+    WITHDRAW_ERROR,
+    WITHDRAWAL_RULES,
+    checked,
+    failure,
+    says_moved,
+    transferred,
+    withdrawn,
+)
 from deriv_integration.infrastructure.ws_v3.link import decode, encode
-from shared_kernel.domain.outcome import Done, NotSent, Refused, Unknown
+from shared_kernel.domain.outcome import Accepted, Done, NotSent, Refused, Unknown
 
 CONTRACT = Path(__file__).resolve().parents[3] / "shared" / "contracts" / "deriv" / "README.md"
 ERROR = "PaymentAgentTransferError"
@@ -176,4 +184,92 @@ def test_an_amount_is_written_and_read_as_an_exact_number():
 @pytest.mark.parametrize("text", ["", "[]", "1", "{", '{"a": NaN}', '{"a":' * 20_000, "\x00"])
 def test_what_is_no_json_object_is_no_answer(text):
     with pytest.raises(ValueError):  # noqa: PT011 (any of its kind)
+        decode(text)
+
+
+# --- a customer's withdrawal ------------------------------------------------------------------------------------------
+
+WITHDRAWALS: list[tuple[str, str, type]] = [
+    ("InvalidToken", "Your token has expired or is invalid.", Refused),
+    ("InvalidEmail", "", Refused),
+    ("DisabledClient", "This account is unavailable.", Refused),
+    ("AccountDisabled", "", Refused),
+    ("ASK_FIX_DETAILS", "", Refused),
+    ("ASK_AUTHENTICATE", "", Refused),
+    ("ASK_SOMETHING_NEW", "", Refused),
+    ("PaymentAgentJustification", "", Refused),
+    ("PaymentAgentJustificationAdded", "", Refused),
+    ("PaymentAgentWithdrawSameMethod", "", Refused),
+    ("PaymentAgentUseOtherMethod", "", Refused),
+    ("PaymentAgentZeroDeposits", "", Refused),
+    ("PaymentAgentVirtualClient", "", Refused),
+    ("SelfExclusion", "", Refused),
+    ("FinancialAssessmentRequired", "", Refused),
+    ("InputValidationFailed", "", Refused),
+    ("PermissionDenied", "", Refused),
+    ("AuthorizationRequired", "", Refused),
+    ("RateLimit", "", NotSent),
+    ("InvalidAppID", "", NotSent),
+    ("UnrecognisedRequest", "", NotSent),
+    ("WrongResponse", "", Unknown),
+    ("RequestTimeout", "", Unknown),
+    ("CallError", "", Unknown),
+    ("OutputValidationFailed", "", Unknown),
+    ("InternalServerError", "", Unknown),
+    (WITHDRAW_ERROR, "Your account balance is insufficient for this transaction.", Refused),
+    (WITHDRAW_ERROR, "Invalid amount. Minimum is 10.00, maximum is 2000.00.", Refused),
+    (WITHDRAW_ERROR, "You have exceeded the maximum allowable transactions for today.", Refused),
+    (WITHDRAW_ERROR, "You have reached the maximum withdrawal limit.", Refused),
+    (WITHDRAW_ERROR, "Your cashier is locked.", Refused),
+    (WITHDRAW_ERROR, "Payment agent withdrawals are not allowed for your account.", Refused),
+    (WITHDRAW_ERROR, "Payment agent facilities are temporarily disabled.", Refused),
+    (WITHDRAW_ERROR, "Request too frequent. Please try again later.", Unknown),
+    (WITHDRAW_ERROR, "Sorry, an error occurred whilst processing your request.", Unknown),
+    (WITHDRAW_ERROR, "Something that nobody has seen before.", Unknown),
+    (ERROR, "Your account balance is insufficient for this transaction.", Unknown),  # another call's code
+    ("askew", "", Unknown),
+    ("", "", Unknown),
+]
+
+
+@pytest.mark.parametrize(("code", "text", "kind"), WITHDRAWALS)
+def test_each_error_of_a_withdrawal_means_what_the_contract_says(code, text, kind):
+    outcome = failure(code, text, "raw", WITHDRAWAL_RULES)
+
+    assert isinstance(outcome, kind)
+    assert outcome.answer == "raw"
+    assert kind is not Refused or outcome.reason
+
+
+def test_no_business_rule_lets_a_withdrawal_wait_for_its_code_is_used_up():
+    waiting = {rule.code for rule in WITHDRAWAL_RULES if rule.verdict.value == "waits"}
+
+    assert waiting == {"RateLimit", "InvalidAppID", "UnrecognisedRequest"}  # the gateway's: before the call ran
+
+
+@pytest.mark.parametrize("value", [None, 0, 2, 1.0, "1", True, [1]])
+def test_a_withdrawal_is_accepted_with_exactly_one(value):
+    assert isinstance(withdrawn({"paymentagent_withdraw": value, "transaction_id": 5}, ""), Unknown)
+
+
+def test_a_withdrawal_is_never_done_and_its_id_is_the_customers():
+    assert withdrawn({"paymentagent_withdraw": 1, "transaction_id": 5}, "") == Accepted(
+        {"customer_transaction_id": "5"}
+    )
+    assert withdrawn({"paymentagent_withdraw": 1}, "") == Accepted()
+
+
+def test_only_deriv_saying_so_makes_a_customer_moved():
+    assert says_moved("AccountMigrated", "")
+    assert says_moved("DisabledClient", "This account has been moved to our new platform.")
+    assert not says_moved("DisabledClient", "This account is unavailable.")
+
+
+def test_amounts_inside_of_an_object_are_exact_numbers_too():
+    assert encode({"url_parameters": {"pa_amount": Decimal("10.10")}}) == '{"url_parameters":{"pa_amount":10.10}}'
+
+
+@pytest.mark.parametrize("text", ['{"a": 1e99999999999999999999}', '{"a": -Infinity}'])
+def test_a_number_out_of_range_is_no_message(text):
+    with pytest.raises(ValueError, match=r"number|Infinity"):
         decode(text)

@@ -41,7 +41,12 @@ def a_deriv(api):
 
 
 @pytest.mark.parametrize(
-    ("port", "own"), [("payments.domain.ports", "DerivGateway"), ("identity.domain.ports", "DerivIdentity")]
+    ("port", "own"),
+    [
+        ("payments.domain.ports", "DerivGateway"),
+        ("payments.domain.ports", "WithdrawalCodes"),
+        ("identity.domain.ports", "DerivIdentity"),
+    ],
 )
 def test_it_fits_the_ports_of_those_who_ask(port, own):
     protocol = getattr(import_module(port), own)
@@ -153,3 +158,89 @@ def test_the_facades_own_gateway_is_wired_to_the_settings(deriv_at_simulator):
     assert deriv.check_login(JANE, AGENT, TEN).reference == "JANE DOE"
     with unit_of_work(), pytest.raises(RuntimeError):
         deriv.check_login(JANE, AGENT, TEN)
+
+
+def test_on_rest_each_attempt_has_its_own_request_id_in_derivs_pattern(deriv):
+    id = TransactionId(new_id())
+    references = {
+        deriv.new_transfer(id, leg, attempt, ON_REST, "7001", TEN, at=now()).reference
+        for leg in (Leg.DERIV_CREDIT, Leg.DERIV_DEBIT, Leg.DERIV_CREDIT_BACK)
+        for attempt in (1, 2, 65535)
+    }
+
+    assert len(references) == 9
+    assert all(re.fullmatch(r"pp-[\w-]{1,61}", reference, re.ASCII) for reference in references)
+    assert len({deriv.new_transfer(id, Leg.DERIV_DEBIT, n, JANE, AGENT, TEN, at=now()).reference for n in (1, 2)}) == 1
+
+
+@pytest.fixture
+def both(adapter, rest):
+    return replace(a_deriv(adapter), platforms={DerivPlatform.WS_V3: adapter, DerivPlatform.REST: rest})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("login", [JANE, ON_REST])
+def test_a_withdrawal_goes_from_code_to_proof_through_the_rows_on_either_platform(both, deriv_simulator, login):
+    deriv_simulator.simulator.pending_s = 0.01
+    token = "jane-token" if login is JANE else "jane-rest-token"
+    with unit_of_work():
+        agent = both.agent_for(login.platform)
+    both.request_code(login, token, agent, TEN)
+    debit = both.new_transfer(TransactionId(new_id()), Leg.DERIV_DEBIT, 1, login, agent, TEN, at=now())
+    debit.verification_code = deriv_simulator.simulator.last_code(login.account)
+    with unit_of_work():
+        both.record([debit])
+    (row,) = read(both, debit)
+    row.token = token
+
+    outcome = both.send(row, give_up_at=time.monotonic() + 5)
+    with unit_of_work():
+        both.record_outcomes([(row, outcome)])
+    time.sleep(0.1)
+    (row,) = read(both, debit)
+    found = both.find(row)
+
+    (moved,) = deriv_simulator.simulator.control.books()
+    assert (row.status, row.verification_code, row.token) == (RequestStatus.ACCEPTED, "", "")
+    assert found.references == (moved["agent_entry"],)
+    assert [entry.id for entry in both.book(agent, debit.created_at) if entry.reference] == [moved["agent_entry"]]
+
+
+def read(deriv, transfer):
+    with unit_of_work():
+        return deriv.transfers_of([transfer.transaction_id])[transfer.transaction_id]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_frozen_agent_gets_no_code_and_its_book_can_be_read(both, deriv_simulator):
+    with unit_of_work():
+        both.freeze(AGENT, "booked twice")
+
+    with pytest.raises(DerivUnavailable):
+        both.request_code(JANE, "jane-token", AGENT, TEN)
+    assert not deriv_simulator.simulator.last_code("CR100001")
+    assert not isinstance(both.book(AGENT, now()), Unreadable)
+    assert both.book("nobody", now()) == Unreadable("agent_unknown")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_codes_that_expired_are_wiped_through_the_gateway(both):
+    debit = both.new_transfer(TransactionId(new_id()), Leg.DERIV_DEBIT, 1, JANE, AGENT, TEN, at=now())
+    debit.verification_code = "Abc12345"
+    with unit_of_work():
+        both.record([debit])
+        assert both.wipe_codes(debit.created_at) == 0
+        assert both.wipe_codes(debit.created_at + timedelta(seconds=1)) == 1
+
+    assert read(both, debit)[0].verification_code == ""
+    assert "Abc12345" not in repr(debit)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_facade_has_both_platforms_of_the_settings(deriv_at_simulator):
+    from deriv_integration.facade import deriv
+
+    assert isinstance(deriv.check_login(ON_REST, "7001", TEN), Done)
+    assert deriv.identify(DerivPlatform.REST, "jane-rest-token").account == "jane"
+    with unit_of_work():
+        assert (deriv.agent_for(DerivPlatform.WS_V3), deriv.agent_for(DerivPlatform.REST)) == (AGENT, "7001")

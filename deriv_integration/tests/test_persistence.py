@@ -11,7 +11,7 @@ from deriv_integration.infrastructure.persistence import DjangoAgentRegistry, Dj
 from deriv_integration.tests.fixtures import a_transfer
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.outcome import Accepted, Done, NotSent, Refused, Unknown
-from shared_kernel.domain.requests import RequestStatus
+from shared_kernel.domain.requests import REVERTED, DerivPlatform, Leg, RequestStatus
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, unit_of_work
 from shared_kernel.models import AuditLog
 
@@ -41,6 +41,8 @@ def read(transfer):
 
 
 def sent_again(transfer):
+    """As after a sending that surely had no effect."""
+    told(transfer, NotSent("not_connected"))
     transfer.fence += 1
     transfer.status = RequestStatus.SENDING
     transfer.send_before += timedelta(minutes=1)
@@ -49,12 +51,13 @@ def sent_again(transfer):
 
 FIELDS = (
     "id", "transaction_id", "leg", "attempt", "reference", "amount", "send_before", "created_at", "status", "fence",
-    "code", "outcome_at", "asked_at", "absences", "login", "agent", "provider_transaction_id",
+    "code", "outcome_at", "asked_at", "absences", "login", "agent", "provider_transaction_id", "was_unknown",
+    "verification_code",
 )  # fmt: skip
 
 
 def test_what_was_recorded_is_read_back_equal():
-    transfer = stored(a_transfer(10_25))
+    transfer = stored(a_transfer(10_25, leg=Leg.DERIV_DEBIT, verification_code="Abc12345"))
 
     again = read(transfer)
 
@@ -63,7 +66,7 @@ def test_what_was_recorded_is_read_back_equal():
 
 def test_attempts_come_oldest_first_and_a_transaction_without_any_has_none():
     second = a_transfer(attempt=2)
-    first = a_transfer(transaction=second.transaction_id)
+    first = a_transfer(transaction=second.transaction_id, status=RequestStatus.CLOSED)
     other = a_transfer()
     stored(second, first)
 
@@ -74,7 +77,10 @@ def test_attempts_come_oldest_first_and_a_transaction_without_any_has_none():
 
 
 def test_the_destination_and_the_raw_answer_are_not_readable_in_the_table():
-    transfer = stored(a_transfer())
+    transfer = stored(a_transfer(leg=Leg.DERIV_DEBIT, verification_code="Abc12345"))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM deriv_transfers")
+        assert "Abc12345" not in str(cursor.fetchone())
     told(transfer, Done("1", '{"client_to_full_name": "JANE DOE"}'))
 
     with connection.cursor() as cursor:
@@ -137,6 +143,21 @@ def test_what_is_done_stays_done(later):
     assert models.DerivTransfer.objects.get().answer == "proof"
 
 
+def test_only_what_deriv_took_back_is_no_longer_done():
+    transfer = stored(a_transfer())
+    done = told(transfer, Done("7"))
+    done.status, done.code = RequestStatus.CLOSED, "verdict"
+    with unit_of_work():
+        repository.save([done])
+    assert read(transfer).status is RequestStatus.DONE
+
+    done.code = REVERTED
+    with unit_of_work():
+        repository.save([done])
+    after = read(transfer)
+    assert (after.status, after.code, after.provider_transaction_id) == (RequestStatus.CLOSED, REVERTED, "7")
+
+
 def test_a_proven_absence_yields_to_a_proof_alone():
     transfer = stored(a_transfer())
     transfer.status, transfer.absences, transfer.asked_at = RequestStatus.CLOSED, 3, AT
@@ -173,6 +194,154 @@ def test_one_of_derivs_ids_proves_one_transfer_only():
 
     assert read(first).status is RequestStatus.DONE
     assert read(second).status is RequestStatus.SENDING
+
+
+def test_two_agents_may_hold_entries_of_one_id():
+    first, second = a_transfer(), a_transfer(agent="CR900002")
+    stored(first, second)
+
+    assert told(first, Done("7")).provider_transaction_id == "7"
+    assert told(second, Done("7")).provider_transaction_id == "7"
+
+
+# --- what was left open -----------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_after_an_unknown_sending_leaves_the_attempt_unknown_with_the_code():
+    transfer = stored(a_transfer(platform=DerivPlatform.REST))
+    told(transfer, Unknown("timeout"))
+    transfer.fence = 2
+    stored(transfer)
+
+    after = told(transfer, Refused("NicknameNotFound"))
+
+    assert (after.status, after.code, after.was_unknown) == (RequestStatus.UNKNOWN, "NicknameNotFound", True)
+
+
+def test_a_refusal_after_a_sending_that_never_told_its_end_leaves_the_attempt_unknown():
+    transfer = stored(a_transfer())
+    transfer.fence = 2  # the first sender died: its row was still `sending`
+    stored(transfer)
+
+    assert told(transfer, Refused("does not exist")).status is RequestStatus.UNKNOWN
+
+
+def test_a_refusal_after_sendings_that_surely_had_no_effect_is_one():
+    transfer = sent_again(sent_again(stored(a_transfer())))
+
+    after = told(transfer, Refused("does not exist"))
+
+    assert (after.status, after.was_unknown) == (RequestStatus.REFUSED, False)
+
+
+def test_an_attempt_that_a_person_or_a_timer_called_unknown_stays_marked():
+    transfer = stored(a_transfer())
+    transfer.status = RequestStatus.UNKNOWN
+    with unit_of_work():
+        repository.save([transfer])
+    transfer.status = RequestStatus.CLOSED
+    with unit_of_work():
+        repository.save([transfer])
+
+    assert read(transfer).was_unknown
+    assert read(transfer).status is RequestStatus.CLOSED
+
+
+@pytest.mark.parametrize("outcome", [Done("7"), Accepted(), Refused("no"), Unknown("timeout")])
+def test_a_code_is_wiped_in_the_commit_of_its_outcome(outcome):
+    transfer = stored(a_transfer(leg=Leg.DERIV_DEBIT, verification_code="Abc12345"))
+
+    assert told(transfer, outcome).verification_code == ""
+    assert models.DerivTransfer.objects.get().verification_code == ""
+
+
+def test_a_code_that_was_never_sent_is_kept_for_the_same_attempt():
+    transfer = sent_again(stored(a_transfer(leg=Leg.DERIV_DEBIT, verification_code="Abc12345")))
+
+    assert read(transfer).verification_code == "Abc12345"
+    assert told(transfer, NotSent("rate")).verification_code == "Abc12345"
+
+
+def test_a_group_with_and_without_codes_wipes_only_what_is_decided():
+    kept, gone, none = (
+        a_transfer(leg=Leg.DERIV_DEBIT, verification_code=code) for code in ("11111111", "22222222", "")
+    )
+    stored(kept, gone, none)
+
+    with unit_of_work():
+        repository.record_outcomes([(kept, NotSent("x")), (gone, Accepted()), (none, Accepted())], at=AT)
+
+    assert [read(transfer).verification_code for transfer in (kept, gone, none)] == ["11111111", "", ""]
+
+
+def test_expired_codes_are_wiped_and_younger_ones_are_not():
+    old = a_transfer(leg=Leg.DERIV_DEBIT, verification_code="11111111", created_at=AT - timedelta(hours=1, seconds=1))
+    young = a_transfer(leg=Leg.DERIV_DEBIT, verification_code="22222222", created_at=AT)
+    stored(old, young)
+
+    with unit_of_work():
+        wiped = repository.wipe_codes(AT - timedelta(hours=1))
+
+    assert wiped == 1
+    assert (read(old).verification_code, read(young).verification_code) == ("", "22222222")
+
+
+def test_a_decided_attempt_keeps_no_code():
+    transfer = stored(a_transfer(leg=Leg.DERIV_DEBIT, verification_code="11111111"))
+    transfer.status = RequestStatus.UNKNOWN
+    with unit_of_work():
+        repository.save([transfer])
+
+    assert read(transfer).verification_code == ""
+
+
+# --- one open way out -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((Leg.DERIV_CREDIT, 1), (Leg.DERIV_CREDIT, 2)),
+        ((Leg.DERIV_CREDIT, 1), (Leg.DERIV_CREDIT_BACK, 1)),
+        ((Leg.DERIV_CREDIT_BACK, 1), (Leg.DERIV_CREDIT_BACK, 2)),
+    ],
+)
+def test_the_database_refuses_a_second_way_out_while_one_is_open(first, second):
+    one = a_transfer(leg=first[0], attempt=first[1])
+    other = a_transfer(leg=second[0], attempt=second[1], transaction=one.transaction_id)
+    stored(one)
+    for open_still in (Unknown("timeout"), Accepted(), NotSent("x")):
+        told(one, open_still)
+        with pytest.raises(IntegrityError):
+            stored(other)
+
+    told(one, Refused("no"))  # of a sending after an unknown one: still open
+    with pytest.raises(IntegrityError):
+        stored(other)
+    one.status = RequestStatus.CLOSED
+    with unit_of_work():
+        repository.save([one])
+
+    stored(other)
+    assert models.DerivTransfer.objects.count() == 2
+
+
+def test_a_debit_is_no_way_out():
+    debit = a_transfer(leg=Leg.DERIV_DEBIT)
+    back = a_transfer(leg=Leg.DERIV_CREDIT_BACK, transaction=debit.transaction_id)
+
+    stored(debit, back)
+
+    assert models.DerivTransfer.objects.filter(open_outflow=None).count() == 1
+
+
+def test_a_late_success_beside_another_open_way_out_is_stored():
+    first = a_transfer()
+    second = a_transfer(attempt=2, transaction=first.transaction_id)
+    first.status = RequestStatus.CLOSED
+    stored(first, second)
+
+    assert told(first, Done("7")).status is RequestStatus.DONE
 
 
 def test_the_same_attempt_is_not_recorded_twice():

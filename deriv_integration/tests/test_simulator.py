@@ -1,64 +1,31 @@
 """The simulator by itself: as strict as the contract, and speaking as the contract's schemas say."""
 
 import json
-from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 
+import httpx
 import pytest
-from jsonschema import Draft4Validator
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.sync.client import connect
 
 from deriv_integration.simulator.server import DerivSimulator
+from deriv_integration.tests.callers import SCHEMAS, Client, a_client, against_schema
 from deriv_integration.tests.fixtures import AGENT, a_transfer, send
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.simulator import serving
 
-SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "contracts" / "deriv" / "ws_v3"
 TRANSFER = {"paymentagent_transfer": 1, "amount": 10.25, "currency": "USD", "transfer_to": "CR100001"}
-
-
-def against_schema(call, side, message):
-    path = SCHEMAS / call / f"{side}.json"
-    if not path.exists():
-        pytest.skip("the contract's schemas are not here")
-    Draft4Validator(json.loads(path.read_text())).validate(message)
-
-
-class Client:
-    def __init__(self, ws):
-        self.ws = ws
-
-    def ask(self, timeout=3, **request):
-        self.ws.send(json.dumps(request))
-        return json.loads(self.ws.recv(timeout=timeout))
-
-    def error(self, **request):
-        return self.ask(**request)["error"]
-
-    def heard(self, timeout=3):
-        return json.loads(self.ws.recv(timeout=timeout))
-
-
-@contextmanager
-def a_client(served, token=None, query="?app_id=1089&l=EN"):
-    with connect(served.url + query, proxy=None) as ws:
-        client = Client(ws)
-        if token:
-            assert "error" not in client.ask(authorize=token)
-        yield client
 
 
 @pytest.fixture
 def agent(deriv_simulator):
-    with a_client(deriv_simulator, "demo-agent-token") as client:
+    with a_client(deriv_simulator.address, "demo-agent-token") as client:
         yield client
 
 
 @pytest.fixture
 def stranger(deriv_simulator):
-    with a_client(deriv_simulator) as client:
+    with a_client(deriv_simulator.address) as client:
         yield client
 
 
@@ -99,13 +66,13 @@ def test_requests_and_answers_fit_the_schemas(agent, request_):
 
 def test_what_the_adapter_sends_fits_the_schemas(adapter, deriv_simulator, monkeypatch):
     requests = []
-    answer = deriv_simulator.simulator._answer
+    answer = deriv_simulator.simulator.v3.answer
 
     async def listening(session, message):
         requests.append(json.loads(message["text"]))
         await answer(session, message)
 
-    monkeypatch.setattr(deriv_simulator.simulator, "_answer", listening)
+    monkeypatch.setattr(deriv_simulator.simulator.v3, "answer", listening)
     transfer = a_transfer(10_10)
     adapter.check_login(transfer.login, AGENT, Money(10_10, Currency.USD))
     send(adapter, transfer)
@@ -138,7 +105,7 @@ def test_pushes_fit_the_schemas_and_tell_of_each_movement(agent, deriv_simulator
 def test_statement_texts_and_ids_are_those_of_the_contract(agent, deriv_simulator):
     done = agent.ask(**TRANSFER, description="PP ABC")
     ours = agent.ask(statement=1, description=1)["statement"]["transactions"][0]
-    with a_client(deriv_simulator, "jane-token") as jane:
+    with a_client(deriv_simulator.address, "jane-token") as jane:
         theirs = jane.ask(statement=1, description=1)["statement"]["transactions"][0]
 
     assert done["transaction_id"] == ours["transaction_id"] != theirs["transaction_id"]
@@ -240,7 +207,7 @@ def test_who_is_not_logged_in_or_lacks_the_scope_is_refused(stranger, deriv_simu
 
 def test_a_customer_is_no_agent(deriv_simulator):
     deriv_simulator.customer("CR8", name="X")
-    with a_client(deriv_simulator, "jane-token") as jane:
+    with a_client(deriv_simulator.address, "jane-token") as jane:
         assert "not authorized" in jane.error(**{**TRANSFER, "transfer_to": "CR8"})["message"]
 
 
@@ -251,7 +218,7 @@ def test_tokens_are_masked_and_the_rest_comes_back_in_clear(stranger):
     assert "demo-agent-token" not in json.dumps(answer)
 
 
-@pytest.mark.parametrize("call", ["paymentagent_withdraw", "buy", "residence_list", ""])
+@pytest.mark.parametrize("call", ["buy", "residence_list", ""])
 def test_other_calls_are_not_recognised(agent, call):
     assert agent.error(**{call: 1})["code"] == "UnrecognisedRequest"
 
@@ -265,7 +232,7 @@ def test_what_is_no_json_object_is_answered_and_harms_nobody(agent, text):
 
 
 def test_an_app_id_is_needed(deriv_simulator):
-    with a_client(deriv_simulator, query="") as client:
+    with a_client(deriv_simulator.address, query="") as client:
         assert client.heard()["error"]["code"] == "InvalidAppID"
         with pytest.raises(ConnectionClosed):
             client.heard()
@@ -282,7 +249,7 @@ def test_streams_are_given_once_and_forgotten_by_id(agent):
 
 def test_an_idle_socket_is_closed(deriv_simulator):
     deriv_simulator.simulator.idle_s = 0.2
-    with a_client(deriv_simulator) as client, pytest.raises(ConnectionClosedOK):
+    with a_client(deriv_simulator.address) as client, pytest.raises(ConnectionClosedOK):
         client.heard()
 
 
@@ -314,6 +281,20 @@ def test_rate_limits_and_the_duplicate_guard_are_on_by_default():
     assert all(ping["ping"] == "pong" for ping in pings)
 
 
+def test_the_control_side_grants_a_number_of_calls_and_counts_what_it_refuses():
+    simulator = DerivSimulator(limits=False)
+    with serving(simulator.app) as address, connect(f"ws://{address}/?app_id=1", proxy=None) as ws:
+        client, control = Client(ws), f"http://{address}/_control"
+        httpx.post(f"{control}/settings", json={"limits": True, "calls_a_minute": 3}).raise_for_status()
+        client.ask(authorize="demo-agent-token")
+
+        answers = [client.ask(balance=1) for _ in range(5)]
+        told = httpx.get(f"{control}/calls").json()
+
+    assert [answer.get("error", {}).get("code") for answer in answers] == [None, None, None, "RateLimit", "RateLimit"]
+    assert told == {"seen": {"authorize": 1, "balance": 5}, "refused": 2}
+
+
 def test_what_was_booked_can_be_taken_back_later(agent, deriv_simulator):
     deriv_simulator.arm("reverted_later", after_s=0.05)
     agent.ask(transaction=1, subscribe=1)
@@ -333,7 +314,7 @@ def test_the_books_balance_whatever_happened(agent, deriv_simulator):
         agent.ask(**TRANSFER)
 
     accounts = deriv_simulator.simulator.bank.accounts.values()
-    assert sum(account.balance for account in accounts) == 100_000_00 + 50_00
+    assert sum(account.balance for account in accounts) == 2 * 100_000_00 + 50_00
     for account in accounts:
         assert account.balance == sum(entry.amount for entry in account.entries)
     moved = sum(Decimal(movement["amount"]) for movement in deriv_simulator.simulator.books.movements)

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import httpx
 import pytest
 from django.core.management import CommandError, call_command
 from websockets.sync.client import connect
+
+from deriv_integration.tests.callers import Caller
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +31,7 @@ def command(*arguments, **environment):
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_both_simulators_answer_and_stop_cleanly(which):
+def test_all_three_servers_answer_over_one_deriv_and_stop_cleanly(which):
     with command("--mpesa-port", "0", "--deriv-ws-port", "0", "--deriv-rest-port", "0", "--json") as process:
         try:
             ports = json.loads(process.stdout.readline())
@@ -37,12 +40,17 @@ def test_both_simulators_answer_and_stop_cleanly(which):
                 pong = json.loads(ws.recv(timeout=5))
             with urlopen(f"http://127.0.0.1:{ports['mpesa']}/_control/books", timeout=5) as books:
                 moved = json.loads(books.read())
+            order = {"loginid": "CR1", "nickname": "jane", "balance": "5.00", "rest_token": "jane-token"}
+            httpx.post(f"http://127.0.0.1:{ports['deriv_ws']}/_control/customers", json=order)
+            jane = Caller(f"127.0.0.1:{ports['deriv_rest']}", "jane-token")
+            held = jane.data("/wallet/v1/wallets")[0]["balances"]
         finally:
             process.send_signal(which)
         rest = process.communicate(timeout=15)[0]
 
     assert pong["ping"] == "pong"
     assert moved == []
+    assert held == {"USD": "5.00"}
     assert process.returncode == 0
     assert rest == ""
 

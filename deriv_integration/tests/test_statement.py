@@ -74,6 +74,81 @@ def test_what_names_our_reference_elsewhere_forbids_to_call_it_absent():
     assert not SOUGHT.may_be_in(an_entry(longcode(note="PP OTHER")))
 
 
+# --- a customer's withdrawal ------------------------------------------------------------------------------------------
+
+DEBIT = f"PP W{REFERENCE[1:]}"
+OWED = Sought(DEBIT, "CR100001", Decimal("10.25"), incoming=True)
+
+
+def withdrawal(client="CR100001", name="PenPay", agent=" (CR900001)", note=DEBIT, stop=""):
+    return (
+        f"Transfer from {client} to Payment Agent {name}{agent}{stop} Transaction reference: {UUID_TEXT}{stop} "
+        f"Timestamp: 22-Nov-26 13:05:09GMT. Client note: {note}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        withdrawal(),
+        withdrawal(agent=""),
+        withdrawal(stop="."),
+        withdrawal(name="Pen, Pay (Ltd)"),
+        withdrawal(name="Ünïcode & Söhne"),
+        withdrawal(name=f"Client note: PP OTHER {longcode()}"),
+        withdrawal(name=withdrawal(client="CR666", note="PP OTHER")),
+    ],
+)
+def test_the_withdrawal_of_the_customer_that_we_asked_for_is_recognised(text):
+    assert OWED.is_in(an_entry(text, "10.25"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        withdrawal(client="CR100002"),  # somebody else wrote our reference into their note
+        withdrawal(client="CR100002", note=f"from CR100001 {DEBIT}"),
+        withdrawal(note="PP WANOTHERREFERENCEENTIRELYX"),
+        withdrawal(note=f"{DEBIT} thanks"),
+        withdrawal(note=f"re {DEBIT}"),
+        withdrawal(
+            "CR2", note=f"Transaction reference: {UUID_TEXT} Timestamp: 22-Nov-26 13:05:09GMT. Client note: {DEBIT}"
+        ),
+        withdrawal(client="CR666", name=f"X {withdrawal()}", note="hello"),
+        withdrawal(name=f"Client note: {DEBIT}", note="hello"),
+        f"Transfer from Payment Agent X (CR1) to CR100001. {withdrawal()}",
+        longcode(note=DEBIT),
+        DEBIT,
+        "",
+        None,
+    ],
+)
+def test_what_is_not_that_withdrawal_is_not_taken_for_it(text):
+    assert not OWED.is_in(an_entry(text, "10.25"))
+
+
+@pytest.mark.parametrize("amount", ["-10.25", "10.24", "10.26", "1025"])
+def test_a_withdrawal_must_have_come_in_to_the_cent(amount):
+    assert not OWED.is_in(an_entry(withdrawal(), amount))
+
+
+def test_anybodys_note_cannot_keep_us_from_proving_an_absence_but_an_unreadable_entry_can():
+    assert not OWED.may_be_in(an_entry(withdrawal(client="CR100002"), "10.25"))
+    assert not OWED.may_be_in(an_entry(withdrawal(note="PP OTHER"), "10.25"))
+    assert not OWED.may_be_in(an_entry(longcode(note=DEBIT), "-10.25"))
+    assert OWED.may_be_in(an_entry(withdrawal(), "10.00"))
+    assert OWED.may_be_in(an_entry(withdrawal(note=f"re {DEBIT}"), "10.25"))
+    assert OWED.may_be_in(an_entry(f"Some new text of Deriv's: {DEBIT}", "10.00"))
+    assert OWED.may_be_in(an_entry("Some new text of Deriv's", "10.25"))
+    assert not OWED.may_be_in(an_entry("Some new text of Deriv's", "3.00"))
+
+
+@given(st.text(max_size=200), st.text(max_size=60))
+def test_no_text_passes_for_another_customers_withdrawal(text, note):
+    for hostile in (withdrawal("CR100002", name=text, note=note), withdrawal("CR100002", note=f"{note}{DEBIT}"), text):
+        assert not OWED.is_in(an_entry(hostile, "10.25"))
+
+
 @given(st.text(max_size=200), st.text(max_size=60))
 def test_no_text_breaks_the_reading_nor_passes_for_ours(text, note):
     for hostile in (text, longcode(note=note), longcode(name=text, note="PP OTHER")):

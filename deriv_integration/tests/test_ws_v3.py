@@ -6,19 +6,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.request import Request, urlopen
 from uuid import UUID
 
 import pytest
 
-from deriv_integration.domain.transfer import DerivTokenRefused, DerivUnavailable
-from deriv_integration.infrastructure.ws_v3.adapter import InsideTransaction, WsV3
+from deriv_integration.domain.transfer import DerivTokenRefused, DerivUnavailable, InsideTransaction, WithdrawalRefused
+from deriv_integration.infrastructure.ws_v3.adapter import WsV3
 from deriv_integration.infrastructure.ws_v3.link import Credential, Timing
 from deriv_integration.tests.fixtures import AGENT, QUICK, a_transfer, send
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.outcome import Absent, Done, Found, NotSent, Refused, Unknown, Unreadable
-from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.domain.outcome import Absent, Accepted, Done, Found, NotSent, Refused, Unknown, Unreadable
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform, Leg
 from shared_kernel.simulator import free_port
 
 JANE = DerivLogin(DerivPlatform.WS_V3, "CR100001")
@@ -303,10 +303,10 @@ def test_a_frame_that_is_no_json_drops_the_socket_and_leaves_the_call_unknown(ad
     async def garbage(session, message):
         await session.send({"type": "websocket.send", "text": "<html>" + "[" * 1000})
 
-    answer = deriv_simulator.simulator._answer
-    monkeypatch.setattr(deriv_simulator.simulator, "_answer", garbage)
+    answer = deriv_simulator.simulator.v3.answer
+    monkeypatch.setattr(deriv_simulator.simulator.v3, "answer", garbage)
     outcome = send(adapter, a_transfer(2_00))
-    monkeypatch.setattr(deriv_simulator.simulator, "_answer", answer)
+    monkeypatch.setattr(deriv_simulator.simulator.v3, "answer", answer)
 
     assert outcome == Unknown("socket_lost")
     assert isinstance(send(adapter, a_transfer(3_00)), Done)
@@ -632,7 +632,7 @@ def test_equal_amounts_in_the_same_second_are_told_apart(adapter):
 
 
 def test_a_long_statement_is_read_page_by_page(adapter, deriv_simulator, monkeypatch):
-    monkeypatch.setattr("deriv_integration.infrastructure.ws_v3.adapter.PAGE", 7)
+    monkeypatch.setattr("deriv_integration.infrastructure.ws_v3.book.PAGE", 7)
     transfer = a_transfer()
     done = send(adapter, transfer)
     for _ in range(20):
@@ -671,3 +671,170 @@ def test_the_control_side_works_over_http(deriv_simulator, adapter):
     urlopen(Request(f"http://{deriv_simulator.address}/_control/faults", data=body, method="POST")).close()
 
     assert send(adapter, a_transfer()) == Unknown("timeout")
+
+
+# --- a customer's withdrawal, and the customers that Deriv moves ------------------------------------------------------
+
+
+def a_debit(adapter, deriv_simulator, amount=10_25, **over):
+    """With a code that was just mailed."""
+    adapter.request_code(JANE, "jane-token", AGENT, Money(amount, Currency.USD))
+    over = {"verification_code": deriv_simulator.simulator.last_code("CR100001"), "token": "jane-token", **over}
+    return a_transfer(amount, leg=Leg.DERIV_DEBIT, **over)
+
+
+def test_a_withdrawal_carries_our_reference_and_its_exact_amount(adapter, deriv_simulator):
+    transfer = a_debit(adapter, deriv_simulator, 10_10)
+
+    outcome = send(adapter, transfer)
+
+    (moved,) = deriv_simulator.simulator.books.movements
+    assert isinstance(outcome, Accepted)
+    assert (moved["from"], moved["to"], moved["amount"]) == ("CR100001", AGENT, "10.10")
+    assert moved["reference"] == f"PP {transfer.reference}"
+
+
+def test_a_dry_runs_answer_is_no_withdrawal(adapter, deriv_simulator):
+    transfer = a_debit(adapter, deriv_simulator)
+    deriv_simulator.arm("dry_run_value", "withdraw", count=1)
+
+    assert send(adapter, transfer).code == "dry_run_answer"
+    assert adapter.find(transfer) == Absent(proven=True)
+
+
+def test_a_withdrawal_that_never_was_is_proven_absent_by_the_chain_and_a_gap_forbids_it(adapter, deriv_simulator):
+    send(adapter, a_transfer(1_00))
+    transfer = a_debit(adapter, deriv_simulator)
+    deriv_simulator.arm("request_timeout_before", "withdraw", count=1)
+    send(adapter, transfer)
+
+    assert adapter.find(transfer) == Absent(proven=True)
+    deriv_simulator.arm("statement_gap", "statement")
+    assert adapter.find(transfer) == Absent(proven=False)
+
+
+def test_a_hostile_customers_note_neither_proves_nor_hides_anothers_withdrawal(adapter, deriv_simulator):
+    deriv_simulator.customer("CR100002", name="MALLORY", balance="90.00", token="mallory")
+    bank = deriv_simulator.simulator.bank
+    ours = a_debit(adapter, deriv_simulator)
+    deriv_simulator.arm("request_timeout_before", "withdraw", count=1)
+    send(adapter, ours)
+    bank.accounts[AGENT].name = f"PenPay Client note: PP {ours.reference}"
+
+    for note in (f"PP {ours.reference}", f"Transaction reference: x Client note: PP {ours.reference}"):
+        bank.withdraw(bank.accounts["CR100002"], bank.accounts[AGENT], 10_25, note)
+    hostile = adapter.find(ours)
+    bank.withdraw(bank.accounts["CR100001"], bank.accounts[AGENT], 10_25, f"PP {ours.reference}")
+    honest = adapter.find(ours)
+
+    assert isinstance(hostile, Absent)
+    assert len(honest.references) == 1
+
+
+def test_a_code_for_a_customer_whom_deriv_asks_for_something_first_is_refused_with_derivs_reason(
+    adapter, deriv_simulator
+):
+    deriv_simulator.customer(status=["PaymentAgentJustification"])
+
+    with pytest.raises(WithdrawalRefused) as raised:
+        adapter.request_code(JANE, "jane-token", AGENT, TEN)
+
+    assert raised.value.provider_code == "PaymentAgentJustification"
+    assert "why" in raised.value.detail
+
+
+def test_a_token_without_payments_gets_no_code_and_moves_nothing(adapter, deriv_simulator):
+    transfer = a_debit(adapter, deriv_simulator)
+    deriv_simulator.customer(token="reads-only", scopes=["read"])
+    transfer.token = "reads-only"
+
+    assert send(adapter, transfer).code == "scopes_missing"
+    with pytest.raises(WithdrawalRefused):
+        adapter.request_code(JANE, "reads-only", AGENT, TEN)
+    assert deriv_simulator.simulator.books.movements == []
+
+
+@pytest.mark.parametrize("fault", ["drop_socket_before_effect", "lost_answer_before_effect", "wrong_response_before"])
+def test_what_fails_at_the_log_in_never_reached_the_money(adapter, deriv_simulator, fault):
+    transfer = a_debit(adapter, deriv_simulator)
+    deriv_simulator.arm(fault, "authorize", loginid="", count=1)
+
+    outcome = send(adapter, transfer)
+
+    assert isinstance(outcome, NotSent)
+    assert isinstance(send(adapter, transfer), Accepted)  # its code is still good
+
+
+@pytest.mark.parametrize(
+    ("moved", "kind", "code", "credited"),
+    [
+        (True, Refused, "authorize:DisabledClient", Refused),
+        ("AccountMigrated", Refused, "login_moved", Refused),
+        ("disconnect", NotSent, "authorize:socket_lost", Unknown),
+    ],
+)
+def test_a_customer_moved_to_the_new_platform_in_mid_flight_gets_a_clear_code_and_loses_nothing(
+    adapter, deriv_simulator, moved, kind, code, credited
+):
+    transfer = a_debit(adapter, deriv_simulator)
+    sent = a_transfer(1_00)
+    send(adapter, sent)
+    deriv_simulator.customer(moved=moved)
+
+    outcome = send(adapter, transfer)
+    credit = a_transfer(2_00)
+    credit_outcome = send(adapter, credit)
+
+    assert isinstance(outcome, kind)
+    assert outcome.code == code
+    assert isinstance(credit_outcome, credited)
+    assert not isinstance(adapter.check_login(JANE, AGENT, TEN), Done)
+    assert isinstance(adapter.find(sent), Found)  # what went before is still in the agent's book
+    assert adapter.find(transfer) == adapter.find(credit) == Absent(proven=True)
+    with pytest.raises((DerivTokenRefused, DerivUnavailable)):
+        adapter.request_code(JANE, "jane-token", AGENT, TEN)
+    assert [movement["amount"] for movement in deriv_simulator.simulator.books.movements] == ["1.00"]
+
+
+def test_the_agents_book_shows_what_nobody_asked_for_and_what_was_taken_back(adapter, deriv_simulator):
+    bank, begun = deriv_simulator.simulator.bank, datetime.now(UTC) - timedelta(seconds=1)
+    bank.withdraw(bank.accounts["CR100001"], bank.accounts[AGENT], 3_00, "hello")
+    deriv_simulator.arm("reverted_later", after_s=0.05, count=1)
+    send(adapter, a_transfer(2_00))
+    wait_until(lambda: len(adapter.book(AGENT, begun)) == 3)
+
+    book = adapter.book(AGENT, begun)
+
+    assert [(entry.amount.amount, entry.counterpart, bool(entry.reference)) for entry in book] == [
+        (2_00, "", False),
+        (-2_00, "CR100001", True),
+        (3_00, "CR100001", False),
+    ]
+    assert adapter.book("CR1", begun) == Unreadable("agent_unknown")
+    deriv_simulator.arm("error", "statement", code="RateLimit", message="")
+    assert adapter.book(AGENT, begun) == Unreadable("RateLimit")
+
+
+def test_two_agents_have_a_socket_and_a_book_each(deriv_simulator):
+    deriv_simulator.customer("CR900002", name="PenPay 2", is_agent=True, balance="500.00", token="second-agent")
+    credentials = [Credential(AGENT, "demo-agent-token"), Credential("CR900002", "second-agent")]
+    adapter = WsV3(deriv_simulator.url, "1089", credentials, timing=QUICK, outside=lambda: True)
+    first, second = a_transfer(1_00), a_transfer(2_00, agent="CR900002")
+
+    outcomes = [send(adapter, first), send(adapter, second)]
+
+    assert adapter.agents == [AGENT, "CR900002"]
+    assert [adapter.find(t).references for t in (first, second)] == [(outcome.reference,) for outcome in outcomes]
+    assert [moved["from"] for moved in deriv_simulator.simulator.books.movements] == [AGENT, "CR900002"]
+    adapter.close()
+
+
+def test_a_customers_session_leaves_no_thread_and_no_socket_behind(adapter, deriv_simulator):
+    send(adapter, a_transfer(1_00))
+    before = threading.active_count()
+
+    for _ in range(5):
+        send(adapter, a_debit(adapter, deriv_simulator, 1_00))
+
+    wait_until(lambda: threading.active_count() <= before)
+    wait_until(lambda: len(deriv_simulator.simulator.sessions) == 1)  # the agent's

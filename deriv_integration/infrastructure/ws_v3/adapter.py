@@ -1,63 +1,61 @@
 """Deriv's WebSocket v3 as a payment agent uses it. It has no idempotency key, only the statement.
 
-Source: Deriv contract, sections 2, 3.2 and 6.2.
+Source: Deriv contract, sections 2, 3.2, 3.4 and 6.2.
 """
 
-import logging
 import math
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from deriv_integration.domain.transfer import DerivAccount, DerivTokenRefused, DerivUnavailable
-from deriv_integration.infrastructure.ws_v3.answers import checked, error_of, transferred
-from deriv_integration.infrastructure.ws_v3.link import (
-    UNREACHABLE,
-    AnswerLost,
-    Credential,
-    Link,
-    NotWritten,
-    Timing,
-    decode,
-    dial,
-    encode,
+from deriv_integration.domain.transfer import (
+    CodeTooSoon,
+    DerivAccount,
+    DerivTokenRefused,
+    DerivUnavailable,
+    InsideTransaction,
+    WithdrawalRefused,
 )
-from deriv_integration.infrastructure.ws_v3.statement import (
-    Entry,
-    Malformed,
-    Sought,
-    distinct,
-    opening,
-    parse_page,
-    unbroken,
+from deriv_integration.infrastructure.ws_v3.answers import (
+    WITHDRAWAL_RULES,
+    checked,
+    error_of,
+    failure,
+    says_moved,
+    transferred,
+    withdrawn,
 )
+from deriv_integration.infrastructure.ws_v3.book import READ_ERRORS, agent_entries, look_up, note_of, unreadable
+from deriv_integration.infrastructure.ws_v3.customer import (
+    BIND_AGAIN,
+    MOVED,
+    CustomerSession,
+    TokenRefused,
+    customer_session,
+)
+from deriv_integration.infrastructure.ws_v3.link import AnswerLost, Credential, Link, NotWritten, Timing
+from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.outcome import Absent, Found, Lookup, NotSent, Outcome, Refused, Unknown, Unreadable
-from shared_kernel.domain.requests import DerivLogin, DerivTransfer
-from shared_kernel.infrastructure.persistence import in_transaction
+from shared_kernel.domain.outcome import Lookup, NotSent, Outcome, Refused, Unknown, Unreadable
+from shared_kernel.domain.ports import Clock
+from shared_kernel.domain.requests import AgentEntry, CodeSent, DerivLogin, DerivTransfer, Leg
+from shared_kernel.infrastructure.persistence import in_transaction, now
 
-log = logging.getLogger(__name__)
-
-TOKEN = re.compile(r"[\w-]{1,128}", re.ASCII)
 LOGIN_ID = re.compile(r"[A-Za-z]+[0-9]+")
-PAGE = 999
-MOST_PAGES = 40
-READINGS = 2  # a busy account moves between statement and balance: read again before giving up
-SKEW = timedelta(seconds=120)  # how far Deriv's clock may be from ours
-REFUSES_TOKEN = {"InvalidToken", "InputValidationFailed", "DisabledClient", "AccountDisabled"}
+CODE = re.compile(r"\w{8,128}", re.ASCII)
+CODE_TTL = timedelta(hours=1)  # of a mailed code
+CODE_PAUSE = timedelta(seconds=60)  # our own, for Deriv names none; `verify_email` has a budget
 NOT_A_LOGIN = Refused("invalid_loginid", "This is not a Deriv login id, as in CR123456.")
-
-
-class InsideTransaction(RuntimeError):
-    """A provider is never called while a database transaction is open."""
+NOT_A_CODE = Refused("code_malformed", "This is not a code as Deriv mails it. Ask for a new one.")
+NO_TOKEN = NotSent("customer_token_missing", 300, alert=True)
 
 
 @dataclass
@@ -95,6 +93,7 @@ class WsV3:
         equal_spacing_s: float = 0.0,
         timing: Timing | None = None,
         most_pending: int = 256,
+        clock: Clock = now,
         outside: Callable[[], bool] = lambda: not in_transaction(),
     ) -> None:
         self._url = f"{url}?{urlencode({'app_id': app_id, 'l': 'EN'})}"  # texts are told apart in English
@@ -102,6 +101,7 @@ class WsV3:
         self._timing = timing or Timing()
         self._most_pending = most_pending
         self._spacing = Spacing(equal_spacing_s)
+        self._clock = clock
         self._outside = outside
         self._links: dict[tuple[int, str], Link] = {}
 
@@ -122,77 +122,73 @@ class WsV3:
             return NotSent(refused.code, refused.retry_after_s, refused.alert)
         except AnswerLost as lost:
             return Unknown(lost.code)
+        error = error_of(answer.message)
+        if error is not None and says_moved(*error):
+            return Refused("login_moved", MOVED, answer.raw)
         return checked(answer.message, login.account, answer.raw)
 
     def send(self, transfer: DerivTransfer, *, give_up_at: float) -> Outcome:
-        """`paymentagent_transfer`: written once at most, not past `give_up_at`; no clear answer is `Unknown`."""
+        """`paymentagent_transfer`, or for a debit the customer's `paymentagent_withdraw`.
+
+        Written once at most, not past `give_up_at`; no clear answer is `Unknown`. A debit is `Accepted` at best.
+        """
         self._must_be_outside()
-        account = transfer.login.account
-        if not LOGIN_ID.fullmatch(account):
+        if not LOGIN_ID.fullmatch(transfer.login.account):
             return NOT_A_LOGIN
-        request = transfer_request(account, transfer.amount) | {"description": note_of(transfer.reference)}
         try:
-            link = self._link(transfer.agent)
-            wait_s = self._spacing.wait_s(account, transfer.amount.decimal)
-            if wait_s:
-                return NotSent("equal_spacing", wait_s)
-            answer = link.call(request, give_up_at=give_up_at)
+            if transfer.leg is Leg.DERIV_DEBIT:
+                return self._debit(transfer, give_up_at)
+            return self._credit(transfer, give_up_at)
         except NotWritten as refused:
             return NotSent(refused.code, refused.retry_after_s, refused.alert)
         except AnswerLost as lost:
             return Unknown(lost.code)
-        return transferred(answer.message, account, answer.raw)
 
     def find(self, transfer: DerivTransfer) -> Lookup:
         """Reads the agent's statement from before the first attempt: all entries of this reference, or none.
 
         `Absent(proven=True)`: each balance follows from the one before, from an entry older than the sending up to the
-        account's balance now, and nothing among them could be this transfer.
+        account's balance now, and nothing among them could be this transfer. A debit is found by its own client at the
+        fixed place, note and amount; the note alone is anybody's.
         """
         self._must_be_outside()
-        since = int((sent_at(transfer) - SKEW).timestamp())
-        sought = Sought(note_of(transfer.reference), transfer.login.account, transfer.amount.decimal)
         try:
-            link = self._link(transfer.agent)
-            for _ in range(READINGS):
-                entries = self._entries_since(link, since)
-                found = [entry for entry in entries if sought.is_in(entry)]
-                if found:
-                    return Found(tuple(str(entry.id) for entry in found), (transfer.amount,) * len(found))
-                if any(sought.may_be_in(entry) for entry in entries):
-                    log.error("Deriv's statement of %s may hold %s", transfer.agent, transfer.reference)
-                    break
-                if self._unbroken(link, entries, since):
-                    return Absent(proven=True)
-            return Absent(proven=False)
-        except (NotWritten, AnswerLost) as failed:
-            return Unreadable(failed.code)
-        except Unusable as failed:
-            return Unreadable(failed.code)
-        except Malformed as failed:
-            return Unreadable(f"statement_malformed: {failed}")
+            return look_up(self._link(transfer.agent), transfer)
+        except READ_ERRORS as failed:
+            return unreadable(failed)
+
+    def book(self, agent: str, since: datetime) -> Sequence[AgentEntry] | Unreadable:
+        """The agent's statement since then, newest first; what was taken back shows as an entry of its own."""
+        self._must_be_outside()
+        try:
+            return agent_entries(self._link(agent), since, self._credentials[agent].currency)
+        except READ_ERRORS as failed:
+            return unreadable(failed)
 
     def identify(self, token: str) -> DerivAccount:
         """`authorize` on a short-lived socket of its own. Raises `DerivTokenRefused`, `DerivUnavailable`."""
         self._must_be_outside()
-        if not TOKEN.fullmatch(token):
-            raise DerivTokenRefused("this is not a Deriv token: create one in Deriv's settings and paste it whole")
-        try:
-            ws = dial(self._url, self._timing)
-            try:
-                ws.send(encode({"authorize": token, "req_id": 1}))
-                answer = decode(ws.recv(timeout=self._timing.handshake))
-            finally:
-                with suppress(*UNREACHABLE):
-                    ws.close()
-        except (*UNREACHABLE, ValueError):  # from None: nothing of the exchange may surface
-            raise DerivUnavailable("Deriv did not answer: try again later") from None
+        with self._session(token) as session:
+            return session.account
+
+    def request_code(self, login: DerivLogin, token: str, agent: str, amount: Money) -> CodeSent:
+        """`verify_email` to the address that `authorize` names. Good for an hour and one attempt.
+
+        Raises `DerivTokenRefused`, `DerivUnavailable`, `WithdrawalRefused`, `CodeTooSoon`.
+        """
+        self._must_be_outside()
+        asked_at = self._clock()
+        with self._session(token) as session:
+            unlike = session.unlike(login)
+            if unlike is not None:
+                raise WithdrawalRefused(unlike.reason, provider_code=unlike.code)
+            answer = session.call(code_request(session.email, agent, amount)).message
         error = error_of(answer)
-        if error is None:
-            return account_of(answer.get("authorize"))
-        if error[0] in REFUSES_TOKEN:
-            raise DerivTokenRefused("Deriv does not accept this token: create a new one and paste it whole")
-        raise DerivUnavailable("Deriv can't check the token now: try again later")
+        if error is not None:
+            raise self._refusal(*error)
+        if answer.get("verify_email") != 1:
+            raise DerivUnavailable("Deriv did not send the code: try again later")
+        return CodeSent(expires_at=asked_at + CODE_TTL, next_request_at=asked_at + CODE_PAUSE)
 
     def close(self) -> None:
         """Ends this process's sockets; the next call opens new ones."""
@@ -220,43 +216,55 @@ class WsV3:
         if not self._outside():
             raise InsideTransaction("Deriv is not called while a database transaction is open")
 
-    def _entries_since(self, link: Link, since: int) -> list[Entry]:
-        entries: list[Entry] = []
-        for page in range(MOST_PAGES):
-            request = {"statement": 1, "description": 1, "date_from": since, "limit": PAGE, "offset": page * PAGE}
-            read = parse_page(good(link.read(request).message))
-            entries += read
-            if len(read) < PAGE:
-                return distinct(entries)
-        raise Unusable("statement_too_long")
+    def _credit(self, transfer: DerivTransfer, give_up_at: float) -> Outcome:
+        account = transfer.login.account
+        request = transfer_request(account, transfer.amount) | {"description": note_of(transfer.reference)}
+        link = self._link(transfer.agent)
+        wait_s = self._spacing.wait_s(account, transfer.amount.decimal)
+        if wait_s:
+            return NotSent("equal_spacing", wait_s)
+        answer = link.call(request, give_up_at=give_up_at)
+        return transferred(answer.message, account, answer.raw)
 
-    def _unbroken(self, link: Link, entries: list[Entry], since: int) -> bool:
-        """Up to the balance now, and back to the last entry before `since` (or the account's first)."""
-        balance = good(link.read({"balance": 1}).message).get("balance")
-        amount = balance.get("balance") if isinstance(balance, dict) else None
-        if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
-            raise Malformed("balance")
-        before = {"statement": 1, "description": 1, "date_to": since - 1, "limit": 1}
-        anchor = parse_page(good(link.read(before).message))
-        if any(entry.time >= since for entry in anchor):
-            return False
-        if not unbroken(entries, Decimal(amount)):
-            return False
-        starts = opening(entries)
-        return (starts if starts is not None else Decimal(amount)) == (anchor[0].balance_after if anchor else 0)
+    def _debit(self, transfer: DerivTransfer, give_up_at: float) -> Outcome:
+        if not CODE.fullmatch(transfer.verification_code):
+            return NOT_A_CODE
+        if not transfer.token:
+            return NO_TOKEN
+        request = withdrawal_request(transfer)
+        try:
+            with customer_session(self._url, transfer.token, self._timing) as session:
+                unlike = session.unlike(transfer.login)
+                if unlike is not None:
+                    return unlike
+                answer = session.call(request, give_up_at=give_up_at)
+        except TokenRefused as refused:
+            return refused.outcome
+        return withdrawn(answer.message, answer.raw)
 
+    @contextmanager
+    def _session(self, token: str) -> Iterator[CustomerSession]:
+        """For errands that move nothing. Raises `DerivTokenRefused`, `DerivUnavailable`."""
+        try:
+            with customer_session(self._url, token, self._timing) as session:
+                yield session
+        except TokenRefused as refused:
+            moved = refused.code == "login_moved"
+            raise DerivTokenRefused(MOVED if moved else BIND_AGAIN, reason=refused.code) from None
+        except (NotWritten, AnswerLost):  # from None: nothing of the exchange may surface
+            raise DerivUnavailable("Deriv did not answer: try again later") from None
 
-class Unusable(Exception):
-    """A read that was answered with an error, or is longer than we read."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-def note_of(reference: str) -> str:
-    """The description of a transfer, by which the statement shows it."""
-    return f"PP {reference}"
+    def _refusal(self, code: str, text: str) -> DomainError:
+        """Why no code was sent."""
+        if code == "RateLimit":
+            at = self._clock()
+            return CodeTooSoon(at + CODE_PAUSE, at=at)
+        outcome = failure(code, text, "", WITHDRAWAL_RULES)
+        if says_moved(code, text):
+            return DerivTokenRefused(MOVED, reason="login_moved")
+        if isinstance(outcome, Refused):
+            return WithdrawalRefused(outcome.reason, provider_code=outcome.code)
+        return DerivUnavailable("Deriv can't send the code now: try again later")
 
 
 def transfer_request(account: str, amount: Money) -> dict[str, Any]:
@@ -269,34 +277,19 @@ def transfer_request(account: str, amount: Money) -> dict[str, Any]:
     }
 
 
-def good(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The answer of a read. Raises `Unusable` for an error."""
-    error = error_of(answer)
-    if error is not None:
-        raise Unusable(error[0][:64] or "no_code")
-    return answer
+def withdrawal_request(transfer: DerivTransfer) -> dict[str, Any]:
+    """A customer's withdrawal to the agent; our reference is the note by which the agent's statement shows it."""
+    return {
+        "paymentagent_withdraw": 1,
+        "amount": transfer.amount.decimal,
+        "currency": str(transfer.amount.currency),
+        "paymentagent_loginid": transfer.agent,
+        "verification_code": transfer.verification_code,
+        "description": note_of(transfer.reference),
+    }
 
 
-def sent_at(transfer: DerivTransfer) -> datetime:
-    """When the first attempt with this reference may have left: later ones look back to the Transaction's birth."""
-    if transfer.attempt == 1 or transfer.transaction_id.version != 7:
-        return transfer.created_at
-    born = datetime.fromtimestamp((transfer.transaction_id.int >> 80) / 1000, tz=UTC)
-    return min(transfer.created_at, born)
-
-
-def account_of(account: Any) -> DerivAccount:
-    """`authorize`'s answer. Raises `DerivUnavailable` when it can't be used."""
-    if isinstance(account, dict):
-        loginid, currency, name = (account.get(key) for key in ("loginid", "currency", "fullname"))
-        scopes, virtual = account.get("scopes"), account.get("is_virtual")
-        texts = isinstance(loginid, str) and isinstance(currency, str) and isinstance(name, str)
-        if texts and isinstance(scopes, list) and virtual in {0, 1}:
-            return DerivAccount(
-                account=str(loginid),
-                currency=str(currency),
-                full_name=str(name),
-                scopes=frozenset(scope for scope in scopes if isinstance(scope, str)),
-                is_virtual=bool(virtual),
-            )
-    raise DerivUnavailable("Deriv's answer can't be used: try again later")
+def code_request(email: str, agent: str, amount: Money) -> dict[str, Any]:
+    """The mail with a withdrawal's one-time code; the parameters only end up in the mail's link."""
+    about = {"pa_amount": amount.decimal, "pa_currency": str(amount.currency), "pa_loginid": agent}
+    return {"verify_email": email, "type": "paymentagent_withdraw", "url_parameters": about}

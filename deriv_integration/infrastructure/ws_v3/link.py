@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -84,19 +84,21 @@ class Credential:
 
 def encode(request: Message) -> str:
     """JSON with a `Decimal` as an exact number: no binary float comes near an amount."""
-    parts = (
-        f"{json.dumps(key)}:{value:f}" if isinstance(value, Decimal) else f"{json.dumps(key)}:{json.dumps(value)}"
-        for key, value in request.items()
-    )
-    return "{" + ",".join(parts) + "}"
+    return "{" + ",".join(f"{json.dumps(key)}:{_encoded(value)}" for key, value in request.items()) + "}"
+
+
+def _encoded(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return encode(value)
+    return f"{value:f}" if isinstance(value, Decimal) else json.dumps(value)
 
 
 def decode(text: str | bytes) -> dict[str, Any]:
     """Raises `ValueError` for anything but a JSON object; numbers with a point are exact."""
     try:
         message = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    except (RecursionError, InvalidOperation):
+        raise ValueError("nested too deep, or a number out of range") from None
     if not isinstance(message, dict):
         raise ValueError("not an object")
     return message

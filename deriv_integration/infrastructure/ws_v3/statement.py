@@ -1,8 +1,9 @@
 """Reads an agent's v3 statement: which entries are a given transfer, and whether the book has a gap.
 
-A longcode holds text that others wrote (a customer's note, a display name). Our own note can't hold a colon, so the
-last "Agent note:" is the real one and everything before it is read from there.
-Source: Deriv contract, sections 2.4 and 6.2.
+A longcode holds text that others wrote (a customer's note, a display name). A note can't hold a colon, so the last
+"Agent note:" or "Client note:" is the real one and everything before it is read from there; the client of a withdrawal
+stands at the very beginning, before anything that anybody chose.
+Source: Deriv contract, sections 2.4, 3.4 and 6.2.
 """
 
 import re
@@ -11,12 +12,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-PA_TRANSFER = re.compile(
-    r"transfer from payment agent .* to (?P<client>[a-z]+[0-9]+)\.? +"
+STAMPED = (
     r"transaction reference: *[0-9a-f-]{36}\.? +"
     r"timestamp: *[0-9]{1,2}-[a-z]{3}-[0-9]{2,4} +[0-9:]{5,8} ?gmt\.? +"
+)
+PA_TRANSFER = re.compile(
+    rf"transfer from payment agent .* to (?P<client>[a-z]+[0-9]+)\.? +{STAMPED}"
     r"agent note: ?(?P<note>[0-9a-z .,'-]*)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
+)
+PA_WITHDRAWAL = re.compile(
+    rf"transfer from (?P<client>[a-z]+[0-9]+) to payment agent .*?\.? *{STAMPED}"
+    r"client note: ?(?P<note>[0-9a-z .,'-]*)",
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -26,7 +34,11 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the statement; `amount` is signed, `note` and `client` are set on a readable transfer of ours."""
+    """One line of the statement; `amount` is signed.
+
+    `note` and `client` are set on a readable payment of an agent's: a transfer to a client, or (`is_withdrawal`) a
+    client's withdrawal, whose note the client wrote.
+    """
 
     id: int
     time: int
@@ -35,6 +47,7 @@ class Entry:
     longcode: str
     client: str
     note: str | None
+    is_withdrawal: bool = False
 
     @classmethod
     def parse(cls, raw: Any) -> "Entry":
@@ -45,7 +58,7 @@ class Entry:
         if type(id) is not int or type(time) is not int:
             raise Malformed("id or time")
         text = " ".join(longcode.split()) if isinstance(longcode, str) else ""
-        match = PA_TRANSFER.fullmatch(text)
+        match = PA_TRANSFER.fullmatch(text) or PA_WITHDRAWAL.fullmatch(text)
         return cls(
             id,
             time,
@@ -54,25 +67,49 @@ class Entry:
             text,
             match["client"].upper() if match else "",
             match["note"].strip() if match else None,
+            match is not None and match.re is PA_WITHDRAWAL,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """The transfer that is looked for: its note as it was sent, its recipient, its (positive) amount."""
+    """The transfer that is looked for: its note as it was sent, the client, its (positive) amount.
+
+    `incoming` is a client's withdrawal to us, else it is our transfer to the client.
+    """
 
     note: str
     account: str
     amount: Decimal
+    incoming: bool = False
 
     def is_in(self, entry: Entry) -> bool:
-        """Note, amount and recipient, each at its place."""
-        return entry.note == self.note and entry.amount == -self.amount and entry.client == self.account.upper()
+        """Note, amount, direction and client, each at its place."""
+        return (
+            entry.note == self.note
+            and entry.amount == self._signed
+            and entry.is_withdrawal == self.incoming
+            and self._is_of_client(entry)
+        )
 
     def may_be_in(self, entry: Entry) -> bool:
-        """Money left, and the entry names our reference in another way or can't be read: nothing is proven."""
+        """Money moved that way, and the entry names our reference in another way or can't be read: nothing is proven.
+
+        A readable withdrawal of another client is not ours, whatever its note says: anybody can write a note.
+        """
         names_it = self.note.split()[-1] in entry.longcode.upper()
-        return entry.amount < 0 and (names_it or (entry.note is None and entry.amount == -self.amount))
+        if entry.amount * self._signed <= 0:
+            return False
+        if self.incoming and entry.note is not None:
+            return names_it and entry.is_withdrawal and self._is_of_client(entry)
+        return names_it or (entry.note is None and entry.amount == self._signed)
+
+    @property
+    def _signed(self) -> Decimal:
+        return self.amount if self.incoming else -self.amount
+
+    def _is_of_client(self, entry: Entry) -> bool:
+        return entry.client == self.account.upper()
 
 
 def parse_page(answer: Mapping[str, Any]) -> list[Entry]:
