@@ -5,7 +5,18 @@ The chart's names say which account is meant, as in `ledger.post_opening(deriv_a
 
 from shared_kernel.infrastructure.persistence import new_id, now
 from wallet.application.posting import Posting
-from wallet.domain.ledger import AccountKind, customer_in_transit, deriv_agent, house, mpesa_working
+from wallet.domain.ledger import (
+    AccountKind,
+    FloatKind,
+    NothingToUndo,
+    customer_in_transit,
+    customer_receivable,
+    deriv_agent,
+    house,
+    mpesa_charges_paid,
+    mpesa_utility,
+    mpesa_working,
+)
 from wallet.infrastructure.persistence import DjangoLedgerBook
 from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
 from wallet.queries import account_history, balances_of, entries_of, trial_balance
@@ -13,13 +24,18 @@ from wallet.queries import account_history, balances_of, entries_of, trial_balan
 __all__ = [
     "AccountKind",
     "Finding",
+    "FloatKind",
+    "NothingToUndo",
     "account_history",
     "balances_of",
     "customer_in_transit",
+    "customer_receivable",
     "deriv_agent",
     "entries_of",
     "house",
     "ledger",
+    "mpesa_charges_paid",
+    "mpesa_utility",
     "mpesa_working",
     "snapshot",
     "trial_balance",

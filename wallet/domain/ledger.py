@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 from functools import lru_cache
+from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
 from shared_kernel.domain.errors import Conflict, NotFound, Unprocessable
@@ -28,6 +29,10 @@ class AlreadyPosted(Conflict):
 
 class ProviderKeyUsed(Conflict):
     """This movement at the provider is in the ledger already."""
+
+
+class NothingToUndo(Conflict):
+    """No such journal of this Transaction stands in the ledger."""
 
 
 class EntryNotFound(NotFound):
@@ -73,6 +78,8 @@ class AccountKind(StrEnum):
         return self is not AccountKind.CUSTOMER_IN_TRANSIT
 
 
+FloatKind: TypeAlias = Literal["mpesa_working", "mpesa_utility", "deriv_agent"]  # our money at a provider
+
 DEBIT_KINDS = frozenset(
     {
         AccountKind.MPESA_WORKING,
@@ -117,6 +124,16 @@ def mpesa_working(shortcode: str) -> Account:
     return Account(AccountKind.MPESA_WORKING, Currency.KES, shortcode)
 
 
+def mpesa_utility(shortcode: str) -> Account:
+    """Where `shortcode`'s payouts leave."""
+    return Account(AccountKind.MPESA_UTILITY, Currency.KES, shortcode)
+
+
+def mpesa_charges_paid(shortcode: str) -> Account:
+    """What M-Pesa's charges to `shortcode` are taken from."""
+    return Account(AccountKind.MPESA_CHARGES_PAID, Currency.KES, shortcode)
+
+
 def deriv_agent(agent: str) -> Account:
     """Our payment agent account at Deriv."""
     return Account(AccountKind.DERIV_AGENT, Currency.USD, agent)
@@ -125,6 +142,17 @@ def deriv_agent(agent: str) -> Account:
 def customer_in_transit(customer: UserId, currency: Currency) -> Account:
     """What we hold for a customer between the two legs of a Transaction."""
     return Account(AccountKind.CUSTOMER_IN_TRANSIT, currency, str(customer))
+
+
+def customer_receivable(customer: UserId, currency: Currency) -> Account:
+    """What a customer owes us: money that left and that nothing in transit covered."""
+    return Account(AccountKind.CUSTOMER_RECEIVABLE, currency, str(customer))
+
+
+def float_account(kind: FloatKind, owner: str) -> Account:
+    """Our money at a provider: `owner` is the shortcode, or the agent credential's name."""
+    by_kind = {"mpesa_working": mpesa_working, "mpesa_utility": mpesa_utility, "deriv_agent": deriv_agent}
+    return by_kind[kind](owner)
 
 
 def house(kind: AccountKind, currency: Currency) -> Account:
@@ -157,7 +185,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Entries that belong together and commit together. `reference` is unique: the n-th entry has `reference:n`."""
+    """Entries that belong together and commit together. `reference` is unique: the n-th entry has `reference:n`.
+
+    What may be undone and then happen again names the `undoing` purpose: how many journals of it the Transaction has
+    becomes a part of the reference when it is written, so that at most one of it stands at any time.
+    """
 
     id: JournalId
     purpose: str
@@ -165,6 +197,7 @@ class Journal:
     entries: tuple[Entry, ...]
     at: datetime  # when it took effect at the provider, as far as that is known
     transaction: TransactionId | None = None
+    undoing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

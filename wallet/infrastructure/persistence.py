@@ -11,7 +11,8 @@ They are not one statement because an upsert is checked as if it were an insert,
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +20,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Exists, OuterRef
 
-from shared_kernel.domain.identifiers import EntryId, TransactionId
+from shared_kernel.domain.identifiers import EntryId, JournalId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.ports import Clock, IdSource
 from shared_kernel.infrastructure.persistence import current_work
@@ -85,6 +87,20 @@ class DjangoLedgerBook:
         if absent:
             raise EntryNotFound(f"no ledger entry {absent[0]}")
         return [rows[id] for id in ids]
+
+    def posted(self, provider_keys: Collection[str]) -> set[str]:
+        wanted, group = set(provider_keys), _open_group()
+        if not wanted:
+            return set()
+        rows = models.LedgerEntry.objects.filter(provider_key__in=wanted).values_list("provider_key", flat=True)
+        collected = [entry.provider_key for journal in group.journals for entry in journal.entries] if group else []
+        return {key for key in (*rows, *collected) if key in wanted}
+
+    def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
+        unreversed = ~Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id")))
+        posted = models.LedgerEntry.objects.select_related("debit_account", "credit_account")
+        rows = list(posted.filter(unreversed, transaction_id=transaction, purpose=purpose).order_by("seq"))
+        return [to_domain(row) for row in rows if row.journal_id == rows[-1].journal_id]
 
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         posted = models.LedgerEntry.objects.filter(transaction_id=transaction, purpose=purpose)
@@ -157,6 +173,7 @@ class Group:
 
     def _insert_entries(self, now: datetime) -> None:
         recorded = connection.ops.adapt_datetimefield_value(now)
+        references = self._references()
         rows: list[Row] = []
         for journal in self.journals:
             effective = connection.ops.adapt_datetimefield_value(journal.at)
@@ -169,13 +186,37 @@ class Group:
                         f"{_literal(entry.reverses)}, %s, %s)",
                         journal.purpose,
                         entry.amount.currency.value,
-                        f"{journal.reference}:{number}",
+                        f"{references[journal.id]}:{number}",
                         entry.provider_key,
                         effective,
                         recorded,
                     )
                 )
         _insert(_INTO_ENTRIES, rows)
+
+    def _references(self) -> dict[JournalId, str]:
+        """Each journal's; one that may happen again has the count of its undoings in it, read for all at once."""
+        undone = self._undone()
+        references = {}
+        for journal in self.journals:
+            of = (journal.transaction, journal.undoing)
+            references[journal.id] = f"{journal.reference}:{1 + undone[of]}" if journal.undoing else journal.reference
+            undone[journal.transaction, journal.purpose] += 1
+        return references
+
+    def _undone(self) -> Counter[tuple[UUID | None, str]]:
+        repeatable = [journal for journal in self.journals if journal.undoing]
+        if not repeatable:
+            return Counter()
+        rows = (
+            models.LedgerEntry.objects.filter(
+                transaction_id__in={journal.transaction for journal in repeatable},
+                purpose__in={journal.undoing for journal in repeatable},
+            )
+            .values_list("transaction_id", "purpose")
+            .annotate(Count("journal_id", distinct=True))
+        )
+        return Counter({(of, purpose): journals for of, purpose, journals in rows})
 
 
 def _change_balances(changed: dict[Account, int]) -> None:

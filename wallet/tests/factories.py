@@ -7,7 +7,7 @@ from shared_kernel.domain.identifiers import TransactionId, UserId
 from shared_kernel.domain.money import Currency, LockedRate, Money
 from shared_kernel.infrastructure.persistence import new_id, unit_of_work
 from wallet.domain.ledger import AccountKind
-from wallet.facade import customer_in_transit, deriv_agent, house, ledger, mpesa_working
+from wallet.facade import customer_in_transit, customer_receivable, deriv_agent, house, ledger, mpesa_working
 
 AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 SHORTCODE, AGENT = "174379", "CR900001"
@@ -28,6 +28,10 @@ def a_rate(mid="129.10", rate="131.05") -> LockedRate:
     return LockedRate(Currency.USD, Currency.KES, Decimal(mid), Decimal(rate), "test", AT, until)
 
 
+def a_selling_rate(mid="129.10", rate="127.15") -> LockedRate:
+    return a_rate(mid, rate)
+
+
 def a_customer() -> UserId:
     return UserId(new_id())
 
@@ -38,6 +42,14 @@ def a_deposit() -> TransactionId:
 
 def held(customer):
     return customer_in_transit(customer, Currency.KES)
+
+
+def held_usd(customer):
+    return customer_in_transit(customer, Currency.USD)
+
+
+def owed(customer):
+    return customer_receivable(customer, Currency.KES)
 
 
 def receive(deposit, customer, paid, *, key=""):

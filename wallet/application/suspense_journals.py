@@ -1,0 +1,108 @@
+"""Money that no Transaction accounts for: in and out of suspense by proof only, and what customers owe us."""
+
+from datetime import datetime
+
+from shared_kernel.domain.identifiers import TransactionId, UserId
+from shared_kernel.domain.money import Currency, Money
+from wallet.application.journals import Journals, Line, entries_of
+from wallet.domain.ledger import (
+    Account,
+    AccountKind,
+    FloatKind,
+    customer_in_transit,
+    customer_receivable,
+    float_account,
+    house,
+)
+
+
+class SuspenseJournals(Journals):
+    """Orphans and uncovered outflows. Each method joins the caller's unit of work.
+
+    An orphan is named by the provider key of the payment that came in, and settled once: matched or returned, as a
+    whole. What of a matched one goes back into suspense (`post_excess`) has a name of its own, such as the key with
+    `:excess`.
+    """
+
+    def post_uncovered(
+        self,
+        transaction: TransactionId,
+        customer: UserId,
+        amount: Money,
+        *,
+        paid_by: FloatKind,
+        owner: str,
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr customer receivable / Cr the account that paid, whose shortcode or agent is `owner`: proven money that
+        left although nothing in transit covers it, such as a payout that turned up after the give-back.
+        """
+        lines = [(customer_receivable(customer, amount.currency), float_account(paid_by, owner), amount)]
+        self._post("uncovered", lines, transaction, provider_key, at=at, provider_key=provider_key)
+
+    def post_difference(
+        self, transaction: TransactionId, customer: UserId, *, due: Money, paid: Money, at: datetime
+    ) -> None:
+        """`paid`, beside `post_withdrawal_paid` or `post_deposit_refunded`, was not the `due` that waits in transit;
+        nothing if it was.
+
+        Less: what stays, Dr in-transit / Cr suspense. More: Dr suspense / Cr in-transit, which then covers it.
+        """
+        held, suspense = customer_in_transit(customer, due.currency), _suspense(due.currency)
+        if paid < due:
+            self._post_standing("payout_short", [(held, suspense, due - paid)], transaction, at=at)
+        elif due < paid:
+            self._post_standing("payout_over", [(suspense, held, paid - due)], transaction, at=at)
+
+    def post_suspense_in(
+        self, account: FloatKind, owner: str, amount: Money, *, provider_key: str, at: datetime
+    ) -> None:
+        """Dr float / Cr suspense: proven money that came in and belongs to no Transaction yet."""
+        lines = [(float_account(account, owner), _suspense(amount.currency), amount)]
+        self._post("suspense_in", lines, None, provider_key, at=at, provider_key=provider_key)
+
+    def post_suspense_matched(
+        self, transaction: TransactionId, customer: UserId, amount: Money, *, orphan: str, at: datetime
+    ) -> None:
+        """Dr suspense / Cr customer in-transit: it was this Transaction's after all."""
+        lines = [(_suspense(amount.currency), customer_in_transit(customer, amount.currency), amount)]
+        self._settle("suspense_matched", lines, transaction, orphan, at)
+
+    def post_suspense_returned(
+        self,
+        account: FloatKind,
+        owner: str,
+        amount: Money,
+        *,
+        orphan: str,
+        provider_key: str,
+        at: datetime,
+        transaction: TransactionId | None = None,
+    ) -> None:
+        """Dr suspense / Cr float: it went back to whom it came from, for `transaction` if it was an excess of one."""
+        lines = [(_suspense(amount.currency), float_account(account, owner), amount)]
+        self._settle("suspense_returned", lines, transaction, orphan, at, provider_key)
+
+    def post_suspense_out(
+        self, account: FloatKind, owner: str, amount: Money, *, provider_key: str, at: datetime
+    ) -> None:
+        """Dr suspense / Cr float: proven money that left and that nothing of ours explains."""
+        lines = [(_suspense(amount.currency), float_account(account, owner), amount)]
+        self._post("suspense_out", lines, None, provider_key, at=at, provider_key=provider_key)
+
+    def _settle(
+        self,
+        purpose: str,
+        lines: list[Line],
+        transaction: TransactionId | None,
+        orphan: str,
+        at: datetime,
+        provider_key: str | None = None,
+    ) -> None:
+        """The reference is the orphan's alone, so that no second Transaction and no return can have it, too."""
+        self._append(purpose, f"orphan:{orphan}", entries_of(lines, provider_key), transaction, at)
+
+
+def _suspense(currency: Currency) -> Account:
+    return house(AccountKind.SUSPENSE, currency)
