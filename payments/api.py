@@ -1,9 +1,10 @@
-"""The REST edge of payments: quotes, deposits, transactions, limits."""
+"""The REST edge of payments: quotes, deposits, withdrawals, transactions, limits."""
 
 import json
 from typing import Any, cast
 from uuid import UUID
 
+from django.core.validators import RegexValidator
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -14,6 +15,8 @@ from payments.domain.transaction import TransactionNotFound
 from payments.facade import (
     CreateDeposit,
     CreateQuote,
+    CreateWithdrawal,
+    RequestCode,
     TransactionStatus,
     TransactionType,
     deposits,
@@ -24,10 +27,14 @@ from payments.facade import (
     queries,
     quotes,
     users,
+    withdrawals,
 )
 from shared_kernel.api.answers import Page, accepted, idempotency_key
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
+
+# as either of Deriv's platforms writes one: whatever else was typed is told before the quote is used up
+CODE = RegexValidator(r"^[A-Za-z0-9_]+\Z", "Give the code as Deriv sent it: letters and digits only.")
 
 
 def customer_id(request: Request) -> UserId:
@@ -104,6 +111,14 @@ class LimitsJSON(serializers.Serializer[Any]):
     """By type of Transaction."""
 
     deposit = LimitJSON()
+    withdrawal = LimitJSON()
+
+
+class VerificationJSON(serializers.Serializer[Any]):
+    """Deriv sent the customer a one-time code."""
+
+    expires_at = serializers.DateTimeField()
+    next_request_at = serializers.DateTimeField()
 
 
 class QuotesView(APIView):
@@ -155,6 +170,62 @@ class Deposits(APIView):
         return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
 
 
+class WithdrawalVerification(APIView):
+    """`POST withdrawals/verification`."""
+
+    problems = (404, 409, 422, 429, 503)
+
+    class VerificationBody(Body):
+        quote_id = IdField()
+
+    @extend_schema(
+        request=VerificationBody, responses={202: VerificationJSON}, operation_id="request_withdrawal_verification"
+    )
+    def post(self, request: Request) -> Response:
+        """Has Deriv send the customer the one-time code for a withdrawal that they were quoted."""
+        body = self.VerificationBody.read(request)
+        sent = withdrawals.request_code(RequestCode(customer_id(request), body["quote_id"], now()))
+        answer = {
+            "expires_at": queries.time(sent.expires_at),
+            "next_request_at": queries.time(sent.next_request_at),
+        }
+        return Response(answer, status=202)
+
+
+class Withdrawals(APIView):
+    """`POST withdrawals`."""
+
+    problems = (404, 409, 422, 503)
+
+    class WithdrawalBody(Body):
+        quote_id = IdField()
+        verification_code = TextField(min_length=6, max_length=128, validators=[CODE])
+        min_payout = MoneyField(required=False)
+
+    @extend_schema(
+        request=WithdrawalBody,
+        responses={202: AcceptedJSON},
+        operation_id="create_withdrawal",
+        parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, required=True)],
+    )
+    def post(self, request: Request) -> Response:
+        """Accepts a quote with Deriv's one-time code: Deriv is debited, then the customer's own phone is paid."""
+        key = idempotency_key(request, f"{customer_id(request)}:withdrawals")
+        body = self.WithdrawalBody.read(request)
+        command = CreateWithdrawal(
+            TransactionId(new_id()),
+            customer_id(request),
+            body["quote_id"],
+            body["verification_code"],
+            body.get("min_payout"),
+            key,
+            now(),
+        )
+        text, replayed = withdrawals.create(command, first_answer)
+        answer = json.loads(text)
+        return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
+
+
 class Transactions(APIView):
     """`GET transactions`."""
 
@@ -202,7 +273,8 @@ class TransactionDetail(APIView):
         row = queries.transaction_of(customer_id(request), id)
         if row is None:
             raise TransactionNotFound("no such transaction")
-        return Response(queries.transaction_json(row, queries.timelines([id])[id]))
+        answer = queries.transaction_json(row, queries.timelines([id])[id], expected=queries.expected_by(row))
+        return Response(answer)
 
 
 class LimitsView(APIView):
@@ -210,14 +282,14 @@ class LimitsView(APIView):
 
     @extend_schema(responses=LimitsJSON, operation_id="read_limits")
     def get(self, request: Request) -> Response:
-        """What this customer may still deposit, and why."""
-        return Response({"deposit": limits_json(request)})
+        """What this customer may still deposit and withdraw, and why; in shillings both."""
+        return Response({str(kind): limits_json(request, kind) for kind in TransactionType})
 
 
-def limits_json(request: Request) -> dict[str, Any]:
+def limits_json(request: Request, kind: TransactionType) -> dict[str, Any]:
     """The tier's rule and what is left of it."""
     tier = users.tier_of(customer_id(request))
-    rule, moved = limits.left(customer_id(request), tier, TransactionType.DEPOSIT, at=now())
+    rule, moved = limits.left(customer_id(request), tier, kind, at=now())
     return {
         "minimum": money_json(rule.minimum),
         "maximum": money_json(rule.maximum),

@@ -12,20 +12,26 @@ from deriv_integration.facade import deriv
 from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
-from payments.application.deposit import CreateDeposit, DepositSaga, Timing
+from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.inquiry import Inquiry
+from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
+from payments.application.recovery import SETTLES_IN, Recovery
+from payments.application.saga import Timing
+from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
+from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
+from payments.domain.proposal import Decision
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
-from payments.infrastructure.persistence import (
-    DjangoFloatReservations,
-    DjangoLimitBook,
-    DjangoQuoteBook,
-    DjangoTransactionRepository,
-    to_row,
-)
+from payments.infrastructure.persistence.limits import DjangoLimitBook
+from payments.infrastructure.persistence.orphans import DjangoOrphanBook
+from payments.infrastructure.persistence.proposals import DjangoProposals
+from payments.infrastructure.persistence.quotes import DjangoQuoteBook
+from payments.infrastructure.persistence.reservations import DjangoFloatReservations
+from payments.infrastructure.persistence.transactions import DjangoTransactionRepository, to_row
 from payments.infrastructure.rates import RateTable
 from payments.infrastructure.verification import verify_statuses
+from shared_kernel.facade import budgets
 from shared_kernel.infrastructure.coordination import ThreadsSideBySide
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -66,7 +72,57 @@ deposits = DepositSaga(
     side_by_side=ThreadsSideBySide(max_workers=settings.CALLS_SIDE_BY_SIDE),
     clock=now,
     timing=timing,
+    budgets=budgets,
     **({"crash_point": import_string(settings.CRASH_POINT)} if settings.CRASH_POINT else {}),
+)
+withdrawals = WithdrawalSaga(
+    transactions=transactions,
+    quotes=quotes,
+    limits=limits,
+    rates=rates,
+    policy=OwnVerifiedPhone(),
+    codes=deriv,
+    users=users,
+    mpesa=mpesa,
+    deriv=deriv,
+    ledger=ledger,
+    reservations=DjangoFloatReservations(ledger),
+    keys=DjangoIdempotencyKeys(),
+    audit=audit,
+    payout_account=lambda: f"mpesa:{settings.MPESA_B2C_SHORTCODE}",
+    unit_of_work=unit_of_work,
+    side_by_side=deposits.side_by_side,
+    clock=now,
+    timing=timing,
+    budgets=budgets,
+    crash_point=deposits.crash_point,
+)
+SAGAS: dict[TransactionType, DepositSaga | WithdrawalSaga] = {
+    TransactionType.DEPOSIT: deposits,
+    TransactionType.WITHDRAWAL: withdrawals,
+}
+recovery = Recovery(
+    mpesa=mpesa,
+    deriv=deriv,
+    sagas=(deposits, withdrawals),
+    orphans=DjangoOrphanBook(),
+    ledger=ledger,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+    shortcodes=lambda: [str(settings.MPESA_SHORTCODE)],
+    settles_in=timing.of(SETTLES_IN.total_seconds()),
+)
+people = People(
+    sagas=SAGAS,
+    proposals=DjangoProposals(),
+    users=users,
+    policy=withdrawals.policy,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
 )
 inquiry = Inquiry(mpesa, deriv, unit_of_work)
 
@@ -78,8 +134,13 @@ def first_answer(transaction: Transaction) -> str:
 
 
 __all__ = [
+    "SAGAS",
     "CreateDeposit",
     "CreateQuote",
+    "CreateWithdrawal",
+    "Decision",
+    "Propose",
+    "RequestCode",
     "TransactionStatus",
     "TransactionType",
     "deposits",
@@ -88,10 +149,13 @@ __all__ = [
     "limits",
     "new_id",
     "now",
+    "people",
     "queries",
     "quotes",
     "rates",
+    "recovery",
     "transactions",
     "users",
     "verify_statuses",
+    "withdrawals",
 ]

@@ -1,6 +1,7 @@
 """The rows of payments:
 
-`transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations.
+`transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations, `orphan_movements`,
+`proposals`.
 """
 
 from django.db import models
@@ -14,6 +15,7 @@ class Transaction(models.Model):
 
     id = UuidField(primary_key=True)
     type = models.CharField(max_length=16)
+    lane = models.CharField(max_length=72, blank=True, default="mpesa")
     user_id = UuidField()
     quote_id = UuidField(unique=True)
     status = models.CharField(max_length=24)
@@ -28,6 +30,7 @@ class Transaction(models.Model):
     rate_source = models.CharField(max_length=32)
     rate_locked_at = models.DateTimeField()
     rate_expires_at = models.DateTimeField()
+    min_payout = models.BigIntegerField(null=True)
     phone = EncryptedField()
     phone_index = BlindIndexField()
     platform = models.CharField(max_length=8)
@@ -41,7 +44,17 @@ class Transaction(models.Model):
     failure_detail = models.CharField(max_length=255, blank=True, default="")
     attention_from = models.CharField(max_length=24, blank=True, default="")
     deriv_transfer_id = models.CharField(max_length=64, blank=True, default="")
+    credit_back_id = models.CharField(max_length=64, blank=True, default="")
+    mpesa_receipt = models.CharField(max_length=64, blank=True, default="")
+    outflow = models.CharField(max_length=12, blank=True, default="")  # payout or give-back: never both
+    paid_amount = models.BigIntegerField(null=True)
+    refund_by_b2c = models.BooleanField(default=False)
+    held_by = models.CharField(max_length=64, blank=True, default="")
+    held_why = models.CharField(max_length=255, blank=True, default="")
+    held_at = models.DateTimeField(null=True)
     priority = models.PositiveSmallIntegerField(default=5)
+    behind = models.PositiveSmallIntegerField(default=0)  # the customer's other unfinished ones when it was created
+    turn_at = models.DateTimeField(null=True)
     next_step_at = models.DateTimeField(null=True)
     leased_until = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0)
@@ -53,11 +66,21 @@ class Transaction(models.Model):
         db_table = "transactions"
         indexes = [
             models.Index(fields=["user_id", "created_at"], name="transactions_of_user"),
-            models.Index(fields=["priority", "next_step_at"], name="transactions_due"),
+            models.Index(fields=["lane", "priority", "turn_at"], name="transactions_due"),
             models.Index(fields=["status", "updated_at"], name="transactions_by_status"),
         ]
         constraints = [
-            models.CheckConstraint(condition=models.Q(amount__gt=0, payout_amount__gt=0), name="transactions_positive")
+            models.CheckConstraint(condition=models.Q(amount__gt=0, payout_amount__gt=0), name="transactions_positive"),
+            models.CheckConstraint(  # promise 1: the one choice, held by the database as well
+                condition=~models.Q(status__in=["REFUND_PENDING", "REFUNDED", "CREDIT_BACK_PENDING", "REVERSED"])
+                | models.Q(outflow="give_back"),
+                name="transactions_given_back",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(status__in=["DERIV_TRANSFER_SENT", "MPESA_DISBURSING"])
+                | models.Q(outflow="payout"),
+                name="transactions_paid_out",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -80,6 +103,7 @@ class Quote(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     transaction_id = UuidField(null=True, unique=True)
+    agent = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         db_table = "quotes"
@@ -163,3 +187,68 @@ class FloatReservation(models.Model):
 
     def __str__(self) -> str:
         return str(self.transaction_id)
+
+
+class OrphanMovement(models.Model):
+    """Money in a provider's book that no Transaction explains; it lies in suspense until a person settles it.
+
+    `amount` is signed; `movement` is the provider's id; `owner` answers for it. What it was resolved to comes with
+    reconciliation.
+    """
+
+    id = UuidField(primary_key=True)
+    provider = models.CharField(max_length=8)
+    account = models.CharField(max_length=64)
+    movement = models.CharField(max_length=64)
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    reference = EncryptedField(blank=True, default="")
+    transaction_id = UuidField(null=True)
+    moved_at = models.DateTimeField()
+    found_at = models.DateTimeField()
+    owner = models.CharField(max_length=32)
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "orphan_movements"
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "account", "movement"], name="orphan_once"),
+            models.CheckConstraint(condition=~models.Q(amount=0), name="orphan_moves"),
+        ]
+        indexes = [models.Index(fields=["settled_at", "found_at"], name="orphans_open")]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.movement}"
+
+
+class Proposal(models.Model):
+    """A decision that one person proposed about a Transaction and another one approved, or hasn't yet."""
+
+    id = UuidField(primary_key=True)
+    transaction_id = UuidField()
+    type = models.CharField(max_length=16)
+    decision = models.CharField(max_length=16)
+    by = models.CharField(max_length=64)
+    why = models.CharField(max_length=255)
+    at = models.DateTimeField()
+    request_id = UuidField(null=True)
+    reference = EncryptedField(blank=True, default="")
+    amount = models.BigIntegerField(null=True)
+    currency = models.CharField(max_length=3, blank=True, default="")
+    phone = EncryptedField(blank=True, default="")
+    platform = models.CharField(max_length=8, blank=True, default="")
+    deriv_account = EncryptedField(blank=True, default="")
+    deriv_currency = models.CharField(max_length=3, blank=True, default="")
+    approved_by = models.CharField(max_length=64, blank=True, default="")
+    approved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "proposals"
+        constraints = [
+            models.CheckConstraint(condition=~models.Q(approved_by=models.F("by")), name="proposals_four_eyes"),
+            models.CheckConstraint(condition=~models.Q(by="") & ~models.Q(why=""), name="proposals_say_who_and_why"),
+        ]
+        indexes = [models.Index(fields=["transaction_id", "at"], name="proposals_of")]
+
+    def __str__(self) -> str:
+        return f"{self.decision} {self.transaction_id}"

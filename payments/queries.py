@@ -1,17 +1,19 @@
 """What customers and staff read of payments: tables in, plain data out."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from payments import models
+from shared_kernel.facade import budgets, now
 from shared_kernel.models import AuditLog
 
-TOLD = {"FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "REFUNDED"}  # the statuses whose reason the customer is told
+# the statuses whose reason the customer is told
+TOLD = {"FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "REFUNDED", "CREDIT_BACK_PENDING", "REVERSED"}
 
 OPEN = (
     "CREATED",
@@ -20,8 +22,14 @@ OPEN = (
     "MPESA_CONFIRMED",
     "DERIV_TRANSFER_SENT",
     "REFUND_PENDING",
+    "DERIV_DEBIT_SENT",
+    "DERIV_DEBITED",
+    "RATE_LOCKED",
+    "MPESA_DISBURSING",
+    "CREDIT_BACK_PENDING",
     "NEEDS_ATTENTION",
 )  # the statuses that something or somebody still has to move on from
+MOST_AHEAD = 10_000  # rows that are counted: whoever waits behind so many is told a day either way
 
 
 def open_by_status() -> dict[str, int]:
@@ -50,8 +58,8 @@ def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
 
 
 def standing(id: UUID) -> dict[str, str] | None:
-    """Where any Transaction stands, for staff: `status`, `attention_from`, `failure_code`; None if there is none."""
-    names = ("status", "attention_from", "failure_code")
+    """Where any Transaction stands, for staff: `type`, `status`, `attention_from`, `failure_code`; None: none."""
+    names = ("type", "status", "attention_from", "failure_code")
     found = models.Transaction.objects.filter(pk=id).values_list(*names).first()
     return None if found is None else dict(zip(names, found, strict=True))
 
@@ -67,8 +75,36 @@ def timelines(ids: Sequence[UUID]) -> dict[UUID, list[dict[str, Any]]]:
     return found
 
 
-def transaction_json(row: models.Transaction, timeline: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A Transaction as the API shows it."""
+def expected_by(row: models.Transaction) -> datetime | None:
+    """When the customer may expect it: what was promised, or later if its next step waits for a provider's budget.
+
+    None where nothing more is to be expected by itself. At most one SELECT, bounded, and one look at the budget, which
+    neither raises nor blocks: for one Transaction, not for lists, and outside of any unit of work.
+    """
+    if row.status not in OPEN or row.next_step_at is None or row.expected_by is None:
+        return None
+    at = now()
+    if not row.lane or row.held_at or row.next_step_at > at:
+        return row.expected_by
+    wait = budgets.wait_s(row.lane, _ahead(row, at))
+    return max(row.expected_by, at + timedelta(seconds=wait)) if wait else row.expected_by
+
+
+def _ahead(row: models.Transaction, at: datetime) -> int:
+    """How many rows of its lane the dispatcher picks before it, up to `MOST_AHEAD`: ranges of one index, nothing else.
+
+    By `turn_at`, for the index has no `next_step_at`: a more urgent one that is due and lets others go first is missed.
+    """
+    more_urgent = Q(priority__in=range(row.priority), turn_at__lte=at)
+    earlier = Q(priority=row.priority, turn_at__lt=row.turn_at)
+    return models.Transaction.objects.filter(more_urgent | earlier, lane=row.lane).order_by()[:MOST_AHEAD].count()
+
+
+def transaction_json(
+    row: models.Transaction, timeline: Iterable[dict[str, Any]], *, expected: datetime | None = None
+) -> dict[str, Any]:
+    """A Transaction as the API shows it; `expected` is `expected_by` where that was asked, else what was promised."""
+    expected = expected or (row.expected_by if row.status in OPEN and row.next_step_at else None)
     failure = (
         {"code": row.failure_code, "detail": row.failure_detail} if row.status in TOLD and row.failure_code else None
     )
@@ -79,7 +115,7 @@ def transaction_json(row: models.Transaction, timeline: Iterable[dict[str, Any]]
         "amount": money(row.amount, row.currency),
         "payout": money(row.payout_amount, row.payout_currency),
         "locked_rate": decimal(row.rate),
-        "expected_by": time(row.expected_by) if row.next_step_at and row.expected_by else None,
+        "expected_by": time(expected) if expected else None,
         "created_at": time(row.created_at),
         "updated_at": time(row.updated_at),
         "failure": failure,

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 from celery import shared_task
 
-from payments.facade import deposits, now, transactions
+from payments.facade import SAGAS, now, recovery, transactions
 from shared_kernel.application.runner import StepsFailed
+from shared_kernel.domain.budgets import Lane
 from shared_kernel.domain.ports import Context
-from shared_kernel.facade import acting_as
+from shared_kernel.facade import acting_as, budgets
 
 GROUP = 100
 LEASE = timedelta(seconds=60)
@@ -17,14 +18,32 @@ MOST_GROUPS = 20  # in one run; the next one goes on
 
 @shared_task(name="payments.workers.sweep_sagas")  # type: ignore[untyped-decorator]
 def sweep_sagas() -> int:
-    """Runs the due steps, by priority. Answers how many Transactions it looked at."""
+    """Runs the due steps: for each provider's budget as many as it has room for. Answers how many it looked at."""
     looked = 0
     with acting_as(Context("system:sweeper")):
         for _ in range(MOST_GROUPS):
-            ids = transactions.claim_due(at=now(), lease=LEASE, most=GROUP)
-            with suppress(StepsFailed):  # logged, and each one put off or shown to a person, by the saga
-                deposits.drive(ids)
-            looked += len(ids)
-            if len(ids) < GROUP:
+            now_looked = sum(sweep_lane(lane) for lane in transactions.lanes())
+            looked += now_looked
+            if not now_looked:
                 break
     return looked
+
+
+def sweep_lane(lane: Lane) -> int:
+    """One group of what waits for this budget, the most urgent first; events do not overtake what is left waiting."""
+    with budgets.hand({lane: (GROUP, GROUP)} if lane else {}, from_queue=True) as hand:
+        room = min(GROUP, hand.left(lane) or hand.left(lane, reads=True)) if lane else GROUP
+    found = transactions.claim_due(lane, at=now(), lease=LEASE, most=room) if room else {}
+    if lane:
+        budgets.queue(lane, on=room < GROUP and len(found) == room)
+    for type, saga in SAGAS.items():
+        with suppress(StepsFailed):  # logged, and each one put off or shown to a person, by the saga
+            saga.drive([id for id in found if found[id] is type], from_queue=True)
+    return len(found)
+
+
+@shared_task(name="payments.workers.find_orphans")  # type: ignore[untyped-decorator]
+def find_orphans() -> dict[str, int]:
+    """Reads the providers' books for money that nothing here explains."""
+    with acting_as(Context("system:recovery")):
+        return recovery.find_orphans()

@@ -1,6 +1,7 @@
 """`bin/demo`: a newcomer's first minute.
 
-One deposit through the REST API, over real HTTP and WebSocket, shown as it happens.
+A deposit and a withdrawal through the REST API, on each of Deriv's platforms, over real HTTP and WebSocket, shown as
+they happen.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -25,16 +27,58 @@ from rich.table import Table
 from penpay.stack import HOST, ROOT, NotStarted, Stack
 
 HOME = ROOT / ".local" / "demo"
-PHONE, LOGIN, TOKEN, NAME = "254708374149", "CR100001", "demo-customer-token", "Jane Wanjiku Doe"  # the simulators'
-EMAIL, SHILLINGS = "jane@example.com", "1300.00"
-FINAL = {"COMPLETED", "FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "NEEDS_ATTENTION"}
+EMAIL_HOST, SHILLINGS, DOLLARS = "example.com", "1300.00", "5.00"
+FINAL = {"COMPLETED", "FAILED", "REJECTED", "EXPIRED", "REFUNDED", "REVERSED", "NEEDS_ATTENTION"}
 SAYS = {
-    "CREATED": "quote accepted, rate locked, Deriv float reserved",
-    "AWAITING_MPESA": "STK push: the phone asks for the PIN",
-    "MPESA_CONFIRMED": "a callback claimed it, M-Pesa's own answer proved it; posted",
-    "DERIV_TRANSFER_SENT": "intent committed, transfer sent over the agent's WebSocket",
-    "COMPLETED": "Deriv proved it; posted",
+    "deposit": {
+        "CREATED": "quote accepted, rate locked, Deriv float reserved",
+        "AWAITING_MPESA": "STK push: the phone asks for the PIN",
+        "MPESA_CONFIRMED": "a callback claimed it, M-Pesa's own answer proved it; posted",
+        "DERIV_TRANSFER_SENT": "intent committed, transfer sent by the agent",
+        "COMPLETED": "Deriv proved it; posted",
+    },
+    "withdrawal": {
+        "CREATED": "quote and one-time code accepted, M-Pesa float reserved",
+        "DERIV_DEBIT_SENT": "intent committed, debit sent with the customer's token and code",
+        "DERIV_DEBITED": "the agent's own book proved it; posted",
+        "RATE_LOCKED": "dollars exchanged at the quote's rate; posted",
+        "MPESA_DISBURSING": "intent committed, B2C payment to the customer's own phone",
+        "COMPLETED": "M-Pesa paid; posted, and asked about once more within the day",
+    },
 }
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody whom both simulated providers know. `account` is a login id on v3, a nickname on REST."""
+
+    first_name: str
+    platform: str
+    account: str
+    phone: str
+    token: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.first_name} Wanjiku Doe"
+
+    @property
+    def email(self) -> str:
+        return f"{self.first_name.lower()}@{EMAIL_HOST}"
+
+    @property
+    def at_deriv(self) -> dict[str, Any]:
+        """How the simulated Deriv gets to know them."""
+        own = {"name": self.name, "balance": "0.00", "show_real_name": True, "email": self.email}
+        if self.platform == "rest":
+            return own | {"nickname": self.account, "rest_token": self.token}
+        return own | {"loginid": self.account, "token": self.token}
+
+
+PEOPLE = (
+    Person("Jane", "ws_v3", "CR100001", "254708374149", "demo-customer-token"),
+    Person("Amina", "rest", "amina", "254708374150", "demo-rest-customer-token"),
+)
 
 
 class DemoFailed(Exception):
@@ -42,9 +86,9 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
-    """Exit 0 if the deposit completed and the ledger verifies; 1 if not; 2 if it can't run."""
+    """Exit 0 if all payments completed and the ledger verifies; 1 if not; 2 if it can't run."""
     parser = argparse.ArgumentParser(prog="bin/demo", description="Runs PenPay with simulated providers.")
-    parser.add_argument("--once", action="store_true", help="end after the deposit instead of serving until Ctrl-C")
+    parser.add_argument("--once", action="store_true", help="end after the payments instead of serving until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, help="of the API and the admin (default 8000)")
     asked = parser.parse_args()
     if not is_free(asked.port):
@@ -57,12 +101,11 @@ def main() -> int:
     with Stack(environment(), HOME / "logs", port=asked.port) as stack:
         try:
             begin(stack, console, password)
-            show_books(stack, console, deposit(stack, console))
+            show_books(stack, console, [id for person in PEOPLE for id in payments(stack, console, person)])
         except (DemoFailed, NotStarted, httpx.HTTPError, subprocess.CalledProcessError) as error:
             console.print(f"[red]The demo failed:[/] {error}")
             console.print(f"The processes' logs are in {stack.logs.relative_to(ROOT)}")
             return 1
-        console.print("Withdrawals are not built yet: this demo runs the deposit alone.")
         if not asked.once:
             serve(stack, console, password)
     return 0
@@ -85,34 +128,27 @@ def begin(stack: Stack, console: Console, password: str) -> None:
     stack.manage("migrate", "--verbosity", "0")
     stack.manage("create_demo_data", "--staff-password", password, "--json")
     stack.start()
-    stack.control("mpesa", "customers", {"phone": PHONE, "behaviour": "pay"})
-    stack.control("deriv_ws", "customers", {"loginid": LOGIN, "name": NAME, "token": TOKEN, "balance": "0.00"})
-    console.print(f"API {stack.url}/api/v1/, a worker, relay and sweeper; M-Pesa over HTTP, Deriv over WebSocket v3\n")
+    for person in PEOPLE:
+        stack.control("mpesa", "customers", {"phone": person.phone, "behaviour": "pay"})
+        stack.control("deriv_ws", "customers", person.at_deriv)
+    console.print(
+        f"API {stack.url}/api/v1/, a worker, relay and sweeper; M-Pesa over HTTP, Deriv over WebSocket and REST"
+    )
 
 
-def deposit(stack: Stack, console: Console) -> str:
-    """A customer signs up, binds a Deriv login, and deposits: the Transaction's id. Raises `DemoFailed`."""
-    with closing(Customer(stack, console)) as customer:
+def payments(stack: Stack, console: Console, person: Person) -> list[str]:
+    """A customer signs up, binds a Deriv login, deposits and withdraws: the Transactions' ids. Raises `DemoFailed`."""
+    console.print(f"\n[bold]{person.first_name}[/], whose Deriv account is on {person.platform}")
+    with closing(Customer(stack, console, person)) as customer:
         customer.signs_up()
-        quote = customer.post("quotes", {"type": "deposit", "amount": {"amount": SHILLINGS, "currency": "KES"}}, 201)
-        console.print(
-            f"Quote: {quote['you_send']['amount']} KES buys {quote['you_get']['amount']} USD"
-            f" at {quote['rate']} KES (margin {quote['margin']}), good until {quote['expires_at']}"
-        )
-        key = {"Idempotency-Key": secrets.token_hex(16)}
-        answer = customer.post("deposits", {"quote_id": quote["id"]}, 202, key)
-        console.print(f"\n[bold]Deposit {answer['transaction']['id']}[/]")
-        ended = customer.follows(answer["transaction"]["id"])
-    if ended["status"] != "COMPLETED":
-        raise DemoFailed(f"the deposit ended as {ended['status']}: {ended['failure']}\n{stack.tail('worker0')}")
-    return str(ended["id"])
+        return [customer.deposits(), customer.withdraws()]
 
 
 class Customer:
     """Somebody with a phone and a browser: a cookie jar and the CSRF header."""
 
-    def __init__(self, stack: Stack, console: Console) -> None:
-        self.stack, self.console = stack, console
+    def __init__(self, stack: Stack, console: Console, person: Person) -> None:
+        self.stack, self.console, self.person = stack, console, person
         self.http = httpx.Client(base_url=f"{stack.url}/api/v1/", timeout=30)
 
     def close(self) -> None:
@@ -122,23 +158,58 @@ class Customer:
         """Registers, signs in, proves the phone, is verified by staff, binds the Deriv login."""
         secret, say = secrets.token_urlsafe(16), self.console.print
         self.http.get("auth/csrf")
-        person = {"phone": f"+{PHONE}", "email": EMAIL, "password": secret, "full_name": NAME}
+        who = self.person
+        person = {"phone": f"+{who.phone}", "email": who.email, "password": secret, "full_name": who.name}
         self.post("auth/register", person, 201)
-        device = {"id": "demo-browser-1", "name": "Demo", "platform": "web"}
-        signed_in = self.post("auth/login", {"identifier": EMAIL, "password": secret, "device": device}, 200)
+        device = {"id": f"demo-browser-{who.first_name}", "name": "Demo", "platform": "web"}
+        signed_in = self.post("auth/login", {"identifier": who.email, "password": secret, "device": device}, 200)
         cookies = sorted(cookie.name for cookie in self.http.cookies.jar if cookie.name.startswith("penpay"))
         say(f"Registered and signed in; the tokens are in HttpOnly cookies only: {', '.join(cookies)}")
         code = waits_for(self._code, "no code came by SMS")
         self.post("me/phone-verification/confirm", {"code": code}, 204)
         self.stack.manage("set_kyc", signed_in["user"]["id"], "--status", "verified", "--tier", "standard", "--json")
         say("Phone proven by a code; identity verified by staff (tier standard)")
-        bound = self.post("me/deriv-login", {"platform": "ws_v3", "token": TOKEN}, 201)
+        bound = self.post("me/deriv-login", {"platform": who.platform, "token": who.token}, 201)
         say(f"Deriv was asked about the login: {bound['account']} of {bound['name']}, {bound['currency']}")
+
+    def deposits(self) -> str:
+        """KES to USD; the Transaction's id."""
+        quote = self._quote("deposit", SHILLINGS, "KES")
+        return self._accept("deposit", "deposits", {"quote_id": quote["id"]})
+
+    def withdraws(self) -> str:
+        """USD to KES, with the one-time code that Deriv sends the customer; the Transaction's id."""
+        quote = self._quote("withdrawal", DOLLARS, "USD")
+        sent = self.post("withdrawals/verification", {"quote_id": quote["id"]}, 202)
+        self.console.print(f"Deriv sent {self.person.first_name} a one-time code, good until {sent['expires_at']}")
+        found = self.stack.control("deriv_ws", f"codes?customer={self.person.account}", method="GET")
+        return self._accept(
+            "withdrawal", "withdrawals", {"quote_id": quote["id"], "verification_code": found[-1]["code"]}
+        )
+
+    def _quote(self, kind: str, amount: str, currency: str) -> dict[str, Any]:
+        asked = {"type": kind, "amount": {"amount": amount, "currency": currency}}
+        quote: dict[str, Any] = self.post("quotes", asked, 201)
+        sends, gets = quote["you_send"], quote["you_get"]
+        self.console.print(
+            f"Quote: {sends['amount']} {sends['currency']} for {gets['amount']} {gets['currency']}"
+            f" at {quote['rate']} KES (margin {quote['margin']}), good until {quote['expires_at']}"
+        )
+        return quote
+
+    def _accept(self, kind: str, path: str, body: dict[str, Any]) -> str:
+        answer = self.post(path, body, 202, {"Idempotency-Key": secrets.token_hex(16)})
+        self.console.print(f"\n[bold]{kind.capitalize()} {answer['transaction']['id']}[/]")
+        ended = self.follows(kind, answer["transaction"]["id"])
+        if ended["status"] != "COMPLETED":
+            log = self.stack.tail("worker0")
+            raise DemoFailed(f"the {kind} ended as {ended['status']}: {ended['failure']}\n{log}")
+        return str(ended["id"])
 
     def _code(self) -> str | None:
         texts = HOME / "sms.jsonl"
         lines = [json.loads(line) for line in texts.read_text().splitlines()] if texts.exists() else []
-        words = " ".join(line["text"] for line in lines if line["phone"] == PHONE).replace(".", "").split()
+        words = " ".join(line["text"] for line in lines if line["phone"] == self.person.phone).replace(".", "").split()
         return next((word for word in reversed(words) if word.isdigit() and len(word) > 4), None)
 
     def post(self, path: str, body: dict[str, Any], expected: int, headers: dict[str, str] | None = None) -> Any:
@@ -149,7 +220,7 @@ class Customer:
             raise DemoFailed(f"POST {path}: {answer.status_code} {answer.text}")
         return answer.json() if answer.content else None
 
-    def follows(self, id: str) -> dict[str, Any]:
+    def follows(self, kind: str, id: str) -> dict[str, Any]:
         """Prints each step when it shows; the Transaction at its end."""
         shown, began = 0, time.monotonic()
 
@@ -158,11 +229,13 @@ class Customer:
             transaction: dict[str, Any] = self.http.get(f"transactions/{id}").json()
             for step in transaction["timeline"][shown:]:
                 status = step["status"]
-                self.console.print(f"  {step['at'][11:23]}  [green]{status:20}[/] {SAYS.get(status, '')}")
+                self.console.print(f"  {step['at'][11:23]}  [green]{status:20}[/] {SAYS[kind].get(status, '')}")
                 shown += 1
             return transaction if transaction["status"] in FINAL else None
 
-        transaction: dict[str, Any] = waits_for(ended, "the deposit did not end", 90)
+        transaction: dict[str, Any] = waits_for(
+            ended, f"the {kind} did not end: {self.http.get(f'transactions/{id}').text}", 90
+        )
         self.console.print(f"  ended after {time.monotonic() - began:.1f} s\n")
         return transaction
 
@@ -177,16 +250,17 @@ def waits_for(look: Callable[[], Any], otherwise: str, most_s: float = 30) -> An
     raise DemoFailed(otherwise)
 
 
-def show_books(stack: Stack, console: Console, id: str) -> None:
+def show_books(stack: Stack, console: Console, ids: list[str]) -> None:
     """The ledger, and what the providers believe. Raises `DemoFailed` unless `verify_ledger` passes."""
     os.environ.update(stack.settings)
     django.setup()
     from wallet.facade import entries_of, trial_balance  # needs the settings
 
-    entries = Table("debit", "credit", "amount", "", title="Ledger entries of the deposit", title_justify="left")
-    for entry in entries_of(UUID(id)):
-        entries.add_row(entry.debit_kind, entry.credit_kind, units(entry.amount), entry.currency)
-    console.print(entries)
+    for id, what in zip(ids[:2], ("deposit", "withdrawal"), strict=True):
+        entries = Table("debit", "credit", "amount", "", title=f"Ledger entries of the {what}", title_justify="left")
+        for entry in entries_of(UUID(id)):
+            entries.add_row(entry.debit_kind, entry.credit_kind, units(entry.amount), entry.currency)
+        console.print(entries)
     balances = Table("account", "debit", "credit", "", title="Trial balance", title_justify="left")
     for row in trial_balance():
         balances.add_row(row.kind, *(units(side) if side else "" for side in (row.debit, row.credit)), row.currency)

@@ -13,6 +13,8 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 APP_ENV: str = env.str("APP_ENV", default="development")
@@ -206,6 +208,13 @@ MPESA_CONSUMER_KEY = required("MPESA_CONSUMER_KEY", "demo-consumer-key")
 MPESA_CONSUMER_SECRET = required("MPESA_CONSUMER_SECRET", "demo-consumer-secret")
 MPESA_SHORTCODE = required("MPESA_SHORTCODE", "174379")
 MPESA_PASSKEY = required("MPESA_PASSKEY", "demo-passkey")
+MPESA_B2C_SHORTCODE = required("MPESA_B2C_SHORTCODE", "600992")
+MPESA_INITIATOR_NAME = required("MPESA_INITIATOR_NAME", "testapi")
+MPESA_INITIATOR_PASSWORD = required("MPESA_INITIATOR_PASSWORD", "demo-initiator-password")
+MPESA_CERTIFICATE_FILE = required(
+    "MPESA_CERTIFICATE_FILE", str(BASE_DIR / "mpesa_integration/simulator/test_material/certificate.pem")
+)
+MPESA_CERTIFICATE_SHA256 = required("MPESA_CERTIFICATE_SHA256", "", least=64)
 MPESA_CALLBACK_BASE_URL = required("MPESA_CALLBACK_BASE_URL", "http://127.0.0.1:8000")
 MPESA_CALLBACK_ALLOWED_IPS = env.list(
     "MPESA_CALLBACK_ALLOWED_IPS",
@@ -217,22 +226,88 @@ MPESA_CALLBACK_ALLOWED_IPS = env.list(
         *(f"196.201.212.{last}" for last in (127, 128, 129, 132, 136, 138, 69, 74)),
     ],
 )
-MPESA_RATE_PER_MINUTE = env.int("MPESA_RATE_PER_MINUTE", default=300)
+# tests begin with an empty Redis each, whose budgets give nothing for seconds: theirs are their own tests' matter
+UNLIMITED = APP_ENV == "testing"
+MPESA_RATE_PER_MINUTE = env.int(
+    "MPESA_RATE_PER_MINUTE", default=0 if UNLIMITED else 300
+)  # 0: no limit, not in production
 
 # --- Deriv ----------------------------------------------------------------------------------------------------------
 DERIV_WS_URL = required("DERIV_WS_URL", "ws://127.0.0.1:8802/websockets/v3")
-DERIV_REST_URL = env.str("DERIV_REST_URL", default="http://127.0.0.1:8803")
+DERIV_REST_URL = env.str("DERIV_REST_URL", default="" if PRODUCTION else "http://127.0.0.1:8803")
 DERIV_APP_ID = required("DERIV_APP_ID", "1089")
 DERIV_OAUTH_CLIENT_ID = env.str("DERIV_OAUTH_CLIENT_ID", default="")
-DERIV_AGENTS: list[dict[str, Any]] = env.json(
-    "DERIV_AGENTS",
-    default=[]
-    if PRODUCTION
-    else [{"platform": "ws_v3", "token": "demo-agent-token", "loginid": "CR900001", "currency": "USD", "rate": 180}],
+
+
+def deriv_agents(listed: Any) -> list[dict[str, Any]]:
+    """`DERIV_AGENTS`, each with the `name` by which rows and ledger know it.
+
+    Raises `ImproperlyConfigured` for one that can't be used; its token stands in no message.
+    """
+    agents = listed if isinstance(listed, list) else []
+    if agents != listed or not all(isinstance(agent, dict) for agent in agents):
+        raise ImproperlyConfigured("DERIV_AGENTS is a JSON list of objects")
+    for number, agent in enumerate(agents, 1):
+        place, id_name = f"DERIV_AGENTS entry {number}", "agent_id" if agent.get("platform") == "rest" else "loginid"
+        if agent.get("platform") not in {"ws_v3", "rest"}:
+            raise ImproperlyConfigured(f"{place} needs a platform, ws_v3 or rest")
+        agent["name"] = str(agent.get(id_name, ""))
+        if not re.fullmatch(r"[1-9][0-9]{0,17}" if id_name == "agent_id" else r"[A-Za-z]+[0-9]+", agent["name"]):
+            raise ImproperlyConfigured(f"{place} needs its {id_name}, as Deriv gives it")
+        if not agent.get("token") or (PRODUCTION and str(agent["token"]).startswith("demo-")):
+            raise ImproperlyConfigured(f"{place} needs its token")
+        reachable = DERIV_REST_URL.startswith("https://") and DERIV_OAUTH_CLIENT_ID
+        if agent["platform"] == "rest" and PRODUCTION and not reachable:
+            raise ImproperlyConfigured(f"{place} needs DERIV_REST_URL (https) and DERIV_OAUTH_CLIENT_ID")
+    if len({agent["name"] for agent in agents}) < len(agents):
+        raise ImproperlyConfigured("DERIV_AGENTS lists an agent twice")
+    return agents
+
+
+DERIV_AGENTS = deriv_agents(
+    env.json(
+        "DERIV_AGENTS",
+        default=[]
+        if PRODUCTION
+        else [
+            {
+                "platform": "ws_v3",
+                "token": "demo-agent-token",
+                "loginid": "CR900001",
+                "currency": "USD",
+                "rate": 0 if UNLIMITED else 180,
+            },
+            {
+                "platform": "rest",
+                "token": "demo-rest-agent-token",
+                "agent_id": 7001,
+                "currency": "USD",
+                "rate": 0 if UNLIMITED else 60,
+            },
+        ],
+    )
 )
 DERIV_EQUAL_SPACING_S = env.float("DERIV_EQUAL_SPACING_S", default=3.0 if PRODUCTION else 0.0)
 if PRODUCTION and not DERIV_AGENTS:
     raise ImproperlyConfigured("DERIV_AGENTS must list at least one agent credential in production")
+
+# --- budgets --------------------------------------------------------------------------------------------------------
+
+
+def calls_a_minute(name: str, rate: Any) -> int | None:
+    """A rate, None for no limit (0). Raises `ImproperlyConfigured` for what is no count, or no limit in production."""
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 0 or (PRODUCTION and not rate):
+        raise ImproperlyConfigured(f"{name} is the calls a minute that the provider grants, a whole number above 0")
+    return rate or None
+
+
+# One lane a credential; the rates that Deriv publishes (v3) or documents (REST) stand in for one that is left out.
+BUDGET_RATES: dict[str, int | None] = {MPESA_LANE: calls_a_minute("MPESA_RATE_PER_MINUTE", MPESA_RATE_PER_MINUTE)} | {
+    deriv_lane(agent["name"]): calls_a_minute(
+        "DERIV_AGENTS[].rate", agent.get("rate", 180 if agent["platform"] == "ws_v3" else 60)
+    )
+    for agent in DERIV_AGENTS
+}
 
 # --- payments -------------------------------------------------------------------------------------------------------
 QUOTE_TTL_S = env.int("QUOTE_TTL_S", default=120)
@@ -249,6 +324,7 @@ DERIV_CHECK_FRESH_S = env.int("DERIV_CHECK_FRESH_S", default=900)
 
 # --- Redis and Celery -----------------------------------------------------------------------------------------------
 REDIS_URL = required("REDIS_URL", "")
+BUDGET_SHARES = max(1, env.int("BUDGET_SHARES", default=8 if REDIS_URL else 1))  # without any Redis one process works
 CELERY_BROKER_URL = required("CELERY_BROKER_URL", f"filesystem://{BASE_DIR / '.local' / 'broker'}")
 if CELERY_BROKER_URL.startswith("filesystem://"):
     broker_dir = Path(CELERY_BROKER_URL.removeprefix("filesystem://"))
@@ -275,9 +351,13 @@ CELERY_TASK_ROUTES = {
     "shared_kernel.workers.relay_outbox": {"queue": "relay"},
     "shared_kernel.workers.deliver_events": {"queue": "steps"},
     "payments.workers.sweep_sagas": {"queue": "sweep"},
+    "payments.workers.find_orphans": {"queue": "default"},
+    "deriv_integration.workers.wipe_codes": {"queue": "default"},
 }
 CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "shared_kernel.workers.relay_outbox", "schedule": 1.0, "options": {"expires": 5}},
+    "orphans": {"task": "payments.workers.find_orphans", "schedule": 3600.0, "options": {"expires": 1800}},
+    "codes": {"task": "deriv_integration.workers.wipe_codes", "schedule": 600.0, "options": {"expires": 300}},
     "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
 }
 

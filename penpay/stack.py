@@ -21,6 +21,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+SIMULATORS = ("mpesa", "deriv_ws", "deriv_rest")
 QUEUES = "relay,steps,sweep,default"
 
 
@@ -74,6 +75,7 @@ class Stack:
             addresses = {
                 "MPESA_BASE_URL": f"http://{HOST}:{self.simulators['mpesa']}",
                 "DERIV_WS_URL": f"ws://{HOST}:{self.simulators['deriv_ws']}/websockets/v3",
+                "DERIV_REST_URL": f"http://{HOST}:{self.simulators['deriv_rest']}",
                 "MPESA_CALLBACK_BASE_URL": self.url,
             }
         return {**os.environ, "DJANGO_SETTINGS_MODULE": "penpay.settings", **self.environment, **addresses}
@@ -103,7 +105,7 @@ class Stack:
 
     def start_simulators(self) -> None:
         """On free ports the first time, on the same ones after that."""
-        ports = self.simulators or {"mpesa": 0, "deriv_ws": 0}
+        ports = self.simulators or dict.fromkeys(SIMULATORS, 0)
         options = [f"--{name.replace('_', '-')}-port={port}" for name, port in ports.items()]
         process = self._spawn(
             "simulators",
@@ -115,7 +117,7 @@ class Stack:
         if not line:
             raise NotStarted(f"the simulators did not start:\n{self.tail('simulators')}")
         known = json.loads(line)
-        self.simulators = {name: known[name] for name in ("mpesa", "deriv_ws")}
+        self.simulators = {name: known[name] for name in SIMULATORS}
 
     def start_api(self) -> None:
         """gunicorn over `penpay.wsgi`."""

@@ -1,5 +1,6 @@
 """The directory in which other contexts look customers up."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +61,27 @@ class DjangoUserDirectory:
             deriv_checked_at=checked_at,
             reveal_name=lambda: decrypt(full_name, f"user_profile.full_name|{user}") if full_name else "",
         )
+
+    def deriv_tokens(self, logins: Mapping[UserId, DerivLogin]) -> dict[UserId, str]:
+        """The customers' own tokens at Deriv, for those whose bound login is this one; one SELECT."""
+        rows = models.DerivLogin.objects.filter(active_for_id__in=list(logins))
+        return {
+            UserId(row.active_for_id): row.token
+            for row in rows
+            if row.active_for_id in logins
+            and (row.platform, row.account)
+            == (logins[UserId(row.active_for_id)].platform, logins[UserId(row.active_for_id)].account)
+        }
+
+    def frozen(self, users: Collection[UserId]) -> set[UserId]:
+        """Those that are frozen or closed, all locked for the rest of the unit of work; one SELECT."""
+        lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        ids = ", ".join(f"X'{user.hex}'" for user in sorted(users))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id, frozen_at IS NOT NULL OR NOT is_active FROM users WHERE id IN ({ids}) ORDER BY id{lock}"  # noqa: S608
+            )
+            return {UserId(UUID(bytes=bytes(id))) for id, is_frozen in cursor.fetchall() if is_frozen}
 
     def tier_of(self, user: UserId) -> str:
         """The tier, not locked. Raises `UserNotFound`."""

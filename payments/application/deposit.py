@@ -1,141 +1,69 @@
 """The deposit saga, from the customer's command to the ledger, its steps in their order from top to bottom.
 
-What a step may find, and what happens then, is the deposit's tables in `docs/architecture.md`. Nothing here is
+What a step may find, and what happens then, is in `docs/failure-tables.md`. Nothing here is
 guessed: an answer that is not known is asked about (`ConfirmPayment`, `FindPayment`, `AskDeriv`), never repeated.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, TypeVar, assert_never
+from typing import Any, ClassVar, assert_never
 from uuid import UUID
 
+from payments.application.deriv_credit import AskDeriv, CreditLeg, SendCredit, ready_for_credit
+from payments.application.mpesa_payment import REVERSED_BEFORE, PaymentLeg, Rest, movement_of, payment_step
 from payments.application.quotes import Quotes
-from payments.domain.limits import KycRequired, Limits
-from payments.domain.ports import (
-    DerivGateway,
-    FloatReservations,
-    LedgerGateway,
-    MpesaGateway,
-    TransactionRepository,
-    UserDirectory,
-)
+from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
+from payments.application.taken_back import TakenBack
+from payments.domain.deposit import Deposit
+from payments.domain.eligibility import own_login, own_phone
+from payments.domain.limits import Limits
+from payments.domain.ports import DerivGateway, LedgerGateway, MpesaGateway
 from payments.domain.transaction import (
     FINAL,
-    Transaction,
+    OtherWayOpen,
+    Outflow,
     TransactionNotFound,
-    TransactionStatus,
     TransactionStatus as S,
     TransactionType,
 )
-from shared_kernel.application.runner import Answer, Call, Runner, Step
-from shared_kernel.domain.errors import Conflict, Forbidden
-from shared_kernel.domain.events import Event
-from shared_kernel.domain.identifiers import DerivTransferId, IdempotencyKey, QuoteId, RequestId, TransactionId, UserId
+from shared_kernel.application.runner import Answer, Step
+from shared_kernel.domain.identifiers import DerivTransferId, IdempotencyKey, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.outcome import (
-    Absent,
-    Accepted,
-    Done,
-    Found,
-    Lookup,
-    NotSent,
-    Outcome,
-    Refused,
-    Unknown,
-    Unreadable,
-)
-from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdempotencyKeys, SideBySide, UnitOfWork
+from shared_kernel.domain.outcome import Accepted, Done, NotSent, Outcome, Refused, Unknown, Unreadable
+from shared_kernel.domain.ports import AuditLog, AuditRecord, IdempotencyKeys
 from shared_kernel.domain.requests import (
+    REVERTED,
     SEND_WINDOW,
     DerivTransfer,
     Leg,
     MpesaClaim,
     MpesaPayment,
     MpesaRequest,
-    ProviderRequest,
     RequestStatus,
 )
 
-
-class PhoneNotVerified(Forbidden):
-    """Money moves only from a verified phone."""
-
-
-class AccountFrozen(Forbidden):
-    """Nothing moves for now."""
-
-
-class DerivLoginMissing(Conflict):
-    """No Deriv login is bound, or its name is not the customer's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long a saga waits, in seconds; `scale` shortens everything for tests and demos, and is 1 in production."""
-
-    prompt_s: int = 180  # longest that a prompt stays open on a phone
-    queries_s: tuple[int, ...] = (15, 25, 40, 60, 90, 120, 180)  # after the prompt was accepted
-    query_every_s: int = 300
-    pull_from_s: int = 3600  # M-Pesa's own book is read, too, once the queries have not settled it for so long
-    pull_gap_s: int = 900  # between two readings that count, and before the first
-    pending_until_s: int = 24 * 3600
-    pull_until_s: int = 47 * 3600  # M-Pesa's book reaches back 48 hours
-    answer_s: int = 35  # longest call
-    late_commit_s: int = 600  # Deriv may still book that long after its answer was due
-    deriv_asks_s: tuple[int, ...] = (5, 10, 20, 30, 60, 120, 300)
-    deriv_until_s: int = 6 * 3600
-    retries_s: tuple[int, ...] = (2, 5, 10, 30, 60, 300)
-    give_back_after_s: int = 24 * 3600
-    login_fresh_s: int = 900
-    scale: float = 1.0
-
-    def of(self, seconds: float) -> timedelta:
-        """`seconds` as this run counts them."""
-        return timedelta(seconds=seconds * self.scale)
-
-    def nth(self, delays: Sequence[int], n: int) -> timedelta:
-        """The n-th delay (from 0); the last one from then on."""
-        return self.of(delays[min(n, len(delays) - 1)])
-
-
 CONTRADICTORY = "claims_disagree"  # an attempt's code: callbacks and query contradict each other, the book decides
-MOST_TRANSFERS = 3  # attempts at Deriv, each proven dead before the next; then the money goes back
-
-AnyStep: TypeAlias = Step[Transaction, Any, Any]
-P = TypeVar("P", bound=ProviderRequest)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A read about `request`; `asked_at` is when the asking began, so that an absence is dated before the reading."""
-
-    request: Any
-    asked_at: datetime
-
-
-def own(requests: Sequence[P], id: RequestId) -> P:
-    """The request as it is stored now."""
-    return next(request for request in requests if request.id == id)
-
-
-# --- step 2: ask Deriv about the login, then the customer for the payment --------------------------------------------
+# --- step 2: ask Deriv about the login, then the customer for the payment ---------------------------------------------
 
 
 @dataclass(frozen=True)
-class CheckLogin(Step[Transaction, Question, Outcome]):
+class CheckLogin(AtDeriv, Step[Deposit, Question, Outcome]):
     """CREATED: before the customer is charged, Deriv is asked whether the login may be credited."""
 
     deriv: DerivGateway
     timing: Timing
+    calls = 1
 
-    def intend(self, transaction: Transaction, *, at: datetime) -> Question:
+    def intend(self, transaction: Deposit, *, at: datetime) -> Question:
         return Question((transaction.login, transaction.agent, transaction.payout), at)
 
     def call(self, request: Question, *, give_up_at: float) -> Outcome:
         return self.deriv.check_login(*request.request)
 
-    def conclude(self, transaction: Transaction, request: Question, outcome: Outcome, *, at: datetime) -> None:
+    def conclude(self, transaction: Deposit, request: Question, outcome: Outcome, *, at: datetime) -> None:
         if transaction.status is not S.CREATED:
             return
         match outcome:
@@ -150,14 +78,15 @@ class CheckLogin(Step[Transaction, Question, Outcome]):
 
 
 @dataclass(frozen=True)
-class AskForPayment(Step[Transaction, MpesaRequest, Outcome]):
+class AskForPayment(Step[Deposit, MpesaRequest, Outcome]):
     """CREATED to AWAITING_MPESA: the STK push; one open prompt a phone, later deposits wait in CREATED."""
 
     mpesa: MpesaGateway
     timing: Timing
+    calls = 1
     sends_money = True
 
-    def intend(self, transaction: Transaction, *, at: datetime) -> MpesaRequest | None:
+    def intend(self, transaction: Deposit, *, at: datetime) -> MpesaRequest | None:
         if transaction.status is S.CREATED and transaction.prompt_busy:
             transaction.wait(at + self.timing.nth((2, 3, 5, 10), transaction.attempts), at=at)
             return None
@@ -174,7 +103,7 @@ class AskForPayment(Step[Transaction, MpesaRequest, Outcome]):
     def call(self, request: MpesaRequest, *, give_up_at: float) -> Outcome:
         return self.mpesa.send(request, give_up_at=give_up_at)
 
-    def conclude(self, transaction: Transaction, request: MpesaRequest, outcome: Outcome, *, at: datetime) -> None:
+    def conclude(self, transaction: Deposit, request: MpesaRequest, outcome: Outcome, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
             return
         match outcome:
@@ -192,7 +121,7 @@ class AskForPayment(Step[Transaction, MpesaRequest, Outcome]):
                 assert_never(outcome)
 
 
-# --- step 3: a claim or a timer, then proof --------------------------------------------------------------------------
+# --- step 3: a claim or a timer, then proof ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -203,7 +132,7 @@ class TakePayment:
     audit: AuditLog
 
     def take(
-        self, transaction: Transaction, request: MpesaRequest, payments: Sequence[MpesaPayment], *, at: datetime
+        self, transaction: Deposit, request: MpesaRequest, payments: Sequence[MpesaPayment], *, at: datetime
     ) -> None:
         """`payments` are the book's rows, empty when the STK query alone proves it (then the amount is the one
         asked for).
@@ -211,6 +140,7 @@ class TakePayment:
         request.status = RequestStatus.DONE
         transaction.change(request)
         paid = payments[0].amount if payments else request.amount
+        transaction.paid = paid
         if payments:
             request.receipt = payments[0].receipt
         self._post(transaction, request, paid, f"mpesa:{request.shortcode}:{request.id}", at=at)
@@ -229,7 +159,7 @@ class TakePayment:
             transaction.need_attention(reason, at=at)
 
     def tell(
-        self, transaction: Transaction, request: MpesaRequest, contradicted: Sequence[MpesaClaim], *, at: datetime
+        self, transaction: Deposit, request: MpesaRequest, contradicted: Sequence[MpesaClaim], *, at: datetime
     ) -> None:
         """An audit row for claims that a proof contradicts."""
         if contradicted:
@@ -242,14 +172,14 @@ class TakePayment:
                 ]
             )  # fmt: skip
 
-    def _post(self, transaction: Transaction, request: MpesaRequest, paid: Money, key: str, *, at: datetime) -> None:
+    def _post(self, transaction: Deposit, request: MpesaRequest, paid: Money, key: str, *, at: datetime) -> None:
         self.ledger.post_deposit_received(
             transaction.id, transaction.user_id, paid, shortcode=request.shortcode, provider_key=key, at=at
         )
 
 
 @dataclass(frozen=True)
-class ConfirmPayment(Step[Transaction, Question, Outcome]):
+class ConfirmPayment(Step[Deposit, Question, Outcome]):
     """AWAITING_MPESA to MPESA_CONFIRMED:
     M-Pesa is asked whether the prompt was paid. A callback only starts the asking.
     """
@@ -257,14 +187,15 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
     mpesa: MpesaGateway
     payment: TakePayment
     timing: Timing
+    calls = 1
 
-    def intend(self, transaction: Transaction, *, at: datetime) -> Question:
+    def intend(self, transaction: Deposit, *, at: datetime) -> Question:
         return Question(transaction.payment, at)
 
     def call(self, request: Question, *, give_up_at: float) -> Outcome:
         return self.mpesa.query(request.request)
 
-    def conclude(self, transaction: Transaction, request: Question, outcome: Outcome, *, at: datetime) -> None:
+    def conclude(self, transaction: Deposit, request: Question, outcome: Outcome, *, at: datetime) -> None:
         if transaction.is_paid:  # meanwhile, by another worker: its attempts are not even loaded
             return
         attempt = own(transaction.payments, request.request.id)
@@ -276,6 +207,8 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
                 attempt.status, attempt.code = RequestStatus.REFUSED, code
                 if transaction.status is S.AWAITING_MPESA:
                     transaction.fail(code, reason or "The payment was not made. Nothing was charged.", at=at)
+                else:
+                    transaction.rest(at=at)
             case Done() | Refused():  # other ids, another amount, or paid against not paid: M-Pesa's own book decides
                 attempt.code = CONTRADICTORY
                 if transaction.status is S.AWAITING_MPESA:
@@ -288,9 +221,10 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
             case _:
                 assert_never(outcome)
 
-    def _wait(self, transaction: Transaction, attempt: MpesaRequest, *, at: datetime) -> None:
+    def _wait(self, transaction: Deposit, attempt: MpesaRequest, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
-            return  # a late claim about an ended attempt: asked, and nothing learnt
+            self._ask_again(transaction, attempt, at=at)
+            return
         waited = at - attempt.created_at
         if waited > self.timing.of(self.timing.pull_from_s):  # the book is next
             transaction.wait(at, at=at)
@@ -301,9 +235,19 @@ class ConfirmPayment(Step[Transaction, Question, Outcome]):
         )
         transaction.wait(until, at=at)
 
+    def _ask_again(self, transaction: Deposit, attempt: MpesaRequest, *, at: datetime) -> None:
+        """A late success was asked about, and nothing learnt: it counts as asked, so that only a timer asks again."""
+        claimed = [claim.received_at for claim in attempt.claims if claim.result_code == "0"]
+        if not claimed:
+            transaction.rest(at=at)
+        elif at - max(claimed) > self.timing.of(self.timing.pull_from_s):
+            transaction.need_attention("payment_contradictory", at=at)
+        else:
+            transaction.wait(at + self.timing.of(self.timing.query_every_s), at=at)
+
 
 @dataclass(frozen=True)
-class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadable | Unknown]):
+class FindPayment(Step[Deposit, Question, Sequence[MpesaPayment] | Unreadable | Unknown]):
     """AWAITING_MPESA, when the prompt's answer was lost or the query does not settle it:
     M-Pesa's own book (Pull) is read.
     """
@@ -311,13 +255,12 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
     mpesa: MpesaGateway
     payment: TakePayment
     timing: Timing
+    calls = 1
 
-    def intend(self, transaction: Transaction, *, at: datetime) -> Question:
-        attempt = transaction.payments[-1]
+    def intend(self, transaction: Deposit, *, at: datetime) -> Question:
+        attempt = transaction.prompts[-1]
         if attempt.status in {RequestStatus.SENDING, RequestStatus.NOT_SENT}:  # its sender is gone, or was wrong
-            gone = attempt.status is RequestStatus.SENDING
-            attempt.status, attempt.code = RequestStatus.UNKNOWN, "sender_gone" if gone else "claimed"
-            transaction.change(attempt)
+            sender_gone(transaction, attempt)
             transaction.wait(at + self.timing.of(self.timing.answer_s), at=at)
         return Question(attempt, at)
 
@@ -326,7 +269,7 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
 
     def conclude(
         self,
-        transaction: Transaction,
+        transaction: Deposit,
         request: Question,
         outcome: Sequence[MpesaPayment] | Unreadable | Unknown,
         *,
@@ -362,11 +305,13 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
             since = max(since, attempt.asked_at)
         return since + self.timing.of(self.timing.pull_gap_s)
 
-    def _wait_or_show(self, transaction: Transaction, attempt: MpesaRequest, *, at: datetime) -> None:
+    def _wait_or_show(self, transaction: Deposit, attempt: MpesaRequest, *, at: datetime) -> None:
         if transaction.status is not S.AWAITING_MPESA:
             # no timer runs any more: a person has to look at a success that the book does not show (yet)
             if attempt.code == CONTRADICTORY or any(claim.result_code == "0" for claim in attempt.claims):
                 transaction.need_attention("payment_contradictory", at=at)
+            else:
+                transaction.rest(at=at)
             return
         waited = at - attempt.created_at
         if attempt.status is RequestStatus.ACCEPTED and waited > self.timing.of(self.timing.pending_until_s):
@@ -382,35 +327,45 @@ class FindPayment(Step[Transaction, Question, Sequence[MpesaPayment] | Unreadabl
 
 
 @dataclass(frozen=True)
-class Credit:
-    """What proof of a Deriv transfer does."""
+class DepositCredit(CreditLeg):
+    """MPESA_CONFIRMED to DERIV_TRANSFER_SENT; then COMPLETED, REFUND_PENDING, or asking."""
 
     deriv: DerivGateway
     ledger: LedgerGateway
+    leg: ClassVar[Leg] = Leg.DERIV_CREDIT
 
-    def book(
-        self, transaction: Transaction, transfer: DerivTransfer, references: Sequence[str], *, at: datetime
-    ) -> None:
-        """Completes with the first reference; any other one is a double booking:
-        posted, the credential frozen, shown.
+    def amount(self, transaction: Deposit) -> Money:
+        return transaction.payout
+
+    def is_too_late(self, transaction: Deposit, timing: Timing, *, at: datetime) -> bool:
+        """Also for the first attempt: what was held for long is not converted at the old rate either."""
+        return at - (transaction.confirmed_at or transaction.created_at) > timing.of(timing.give_back_after_s)
+
+    def is_under_way(self, transaction: Deposit) -> bool:
+        return transaction.status is S.DERIV_TRANSFER_SENT
+
+    def sent(self, transaction: Deposit, transfer: DerivTransfer, *, until: datetime, at: datetime) -> None:
+        transaction.send_to_deriv(transfer, until=until, at=at)
+
+    def refused(self, transaction: Deposit, code: str, reason: str, *, at: datetime) -> None:
+        reason = reason or "Deriv did not credit the deposit. You will be refunded."
+        transaction.give_back(code, reason, at=at)
+
+    def unreachable(self, transaction: Deposit, *, at: datetime) -> None:
+        transaction.give_back("deriv_unavailable", "Deriv could not be reached. You will be refunded.", at=at)
+
+    def booked(self, transaction: Deposit, transfer: DerivTransfer, references: Sequence[str], *, at: datetime) -> None:
+        """Completes with the first reference; any other is a double booking: posted, the credential frozen, shown.
+
+        Where the money went back meanwhile, the customer owes it.
         """
         known = transaction.deriv_transfer_id
         fresh = [reference for reference in dict.fromkeys(references) if reference != known]
         if known is None and fresh:
-            first = fresh.pop(0)
-            if (transfer.status, transfer.provider_transaction_id) != (RequestStatus.DONE, first):
-                transfer.status, transfer.provider_transaction_id = RequestStatus.DONE, first
-                transaction.change(transfer)
-            transaction.complete(DerivTransferId(first), at=at)
-            self.ledger.post_deposit_sent(
-                transaction.id,
-                transaction.user_id,
-                transaction.rate.split_deposit(transaction.amount),
-                transaction.payout,
-                agent=transfer.agent,
-                provider_key=f"deriv:{transfer.agent}:{first}",
-                at=at,
-            )
+            self._first(transaction, transfer, fresh.pop(0), at=at)
+        if fresh:  # what was posted before, as an orphan or for another attempt that shares the reference, is no news
+            posted = self.ledger.posted([f"deriv:{transfer.agent}:{reference}" for reference in fresh])
+            fresh = [reference for reference in fresh if f"deriv:{transfer.agent}:{reference}" not in posted]
         for second in fresh:
             self.ledger.post_duplicate_sent(
                 transaction.id,
@@ -419,123 +374,159 @@ class Credit:
                 provider_key=f"deriv:{transfer.agent}:{second}",
                 at=at,
             )
+            if not transfer.provider_transaction_id:  # it was closed as absent, and took effect after all
+                transfer.status, transfer.provider_transaction_id = RequestStatus.DONE, second
+                transaction.change(transfer)
         if fresh:
             self.deriv.freeze(transfer.agent, f"{transaction.id} was booked more than once")
             transaction.need_attention("credited_twice", at=at)
 
-
-@dataclass(frozen=True)
-class SendToDeriv(Step[Transaction, DerivTransfer, Outcome]):
-    """MPESA_CONFIRMED to DERIV_TRANSFER_SENT; then COMPLETED, REFUND_PENDING, or asking."""
-
-    deriv: DerivGateway
-    credit: Credit
-    timing: Timing
-    sends_money = True
-
-    def intend(self, transaction: Transaction, *, at: datetime) -> DerivTransfer | None:
-        if transaction.open_transfers:  # promise 3: never again while an earlier one may have taken effect
-            raise RuntimeError(f"{transaction.id} has a transfer whose outcome is open")
-        transfer = transaction.transfer
-        if transfer is not None and transfer.status is RequestStatus.NOT_SENT:
-            if transaction.confirmed_at and at > transaction.confirmed_at + self.timing.of(
-                self.timing.give_back_after_s
-            ):
-                transaction.give_back("deriv_unavailable", "Deriv could not be reached. You will be refunded.", at=at)
-                return None
-            send_again(transfer, at=at)
-        else:
-            transfer = self.deriv.new_transfer(
-                transaction.id,
-                Leg.DERIV_CREDIT,
-                len(transaction.transfers) + 1,
-                transaction.login,
-                transaction.agent,
-                transaction.payout,
-                at=at,
-            )
-        transaction.send_to_deriv(transfer, until=transfer.send_before + self.timing.of(self.timing.answer_s), at=at)
-        return transfer
-
-    def call(self, request: DerivTransfer, *, give_up_at: float) -> Outcome:
-        return self.deriv.send(request, give_up_at=give_up_at)
-
-    def conclude(self, transaction: Transaction, request: DerivTransfer, outcome: Outcome, *, at: datetime) -> None:
-        transfer = own(transaction.transfers, request.id)
-        if isinstance(outcome, Done):  # proof: also for one who was given up as lost
-            self.credit.book(transaction, transfer, [outcome.reference], at=at)
-            return
-        if transaction.status is not S.DERIV_TRANSFER_SENT:
-            return
-        match outcome:
-            case Accepted() | Unknown():
-                transaction.wait(at + self.timing.nth(self.timing.deriv_asks_s, 0), at=at)
-            case NotSent(retry_after_s=retry_after_s):
-                retry = self.timing.nth(self.timing.retries_s, transaction.attempts)
-                transaction.wait(at + max(retry, self.timing.of(retry_after_s)), at=at)
-            case Refused(code, reason):
-                if transaction.open_transfers:  # it speaks only for itself
-                    transaction.wait(at + self.timing.nth(self.timing.deriv_asks_s, 0), at=at)
-                else:
-                    transaction.give_back(code, reason or "Deriv refused the deposit. You will be refunded.", at=at)
-            case _:
-                assert_never(outcome)
-
-
-@dataclass(frozen=True)
-class AskDeriv(Step[Transaction, Question, Lookup | Unknown]):
-    """DERIV_TRANSFER_SENT with an unknown outcome:
-    the agent's own book is read; only a proven absence allows another attempt.
-    """
-
-    deriv: DerivGateway
-    credit: Credit
-    timing: Timing
-
-    def intend(self, transaction: Transaction, *, at: datetime) -> Question:
-        transfer = transaction.open_transfers[0]
-        if transfer.status is RequestStatus.SENDING:  # its sender is gone
-            transfer.status, transfer.code = RequestStatus.UNKNOWN, "sender_gone"
+    def _first(self, transaction: Deposit, transfer: DerivTransfer, reference: str, *, at: datetime) -> None:
+        if (transfer.status, transfer.provider_transaction_id) != (RequestStatus.DONE, reference):
+            transfer.status, transfer.provider_transaction_id = RequestStatus.DONE, reference
             transaction.change(transfer)
-            transaction.wait(at + self.timing.of(self.timing.answer_s), at=at)
-        return Question(transfer, at)
-
-    def call(self, request: Question, *, give_up_at: float) -> Lookup:
-        return self.deriv.find(request.request)
-
-    def conclude(self, transaction: Transaction, request: Question, outcome: Lookup | Unknown, *, at: datetime) -> None:
-        transfer = own(transaction.transfers, request.request.id)
-        if isinstance(outcome, Found):
-            self.credit.book(transaction, transfer, outcome.references, at=at)
+        key = f"deriv:{transfer.agent}:{reference}"
+        try:
+            transaction.choose(Outflow.PAYOUT, at=at)
+        except OtherWayOpen:
+            transaction.deriv_transfer_id = DerivTransferId(reference)
+            self.ledger.post_uncovered(
+                transaction.id, transaction.user_id, transaction.payout, paid_by="deriv_agent", owner=transfer.agent,
+                provider_key=key, at=at,
+            )  # fmt: skip
+            transaction.need_attention("credited_and_refunded", at=at)
             return
-        if transaction.status is not S.DERIV_TRANSFER_SENT or not transfer.status.may_take_effect:
+        transaction.complete(DerivTransferId(reference), at=at)
+        self.ledger.post_deposit_sent(
+            transaction.id,
+            transaction.user_id,
+            transaction.rate.split_deposit(transaction.amount),
+            transaction.payout,
+            agent=transfer.agent,
+            provider_key=key,
+            at=at,
+        )
+
+
+# --- the way back: reversal first; a refund by B2C only where a person allowed it -------------------------------------
+
+
+@dataclass(frozen=True)
+class FindReceipt(Step[Deposit, Question, Sequence[MpesaPayment] | Unreadable | Unknown]):
+    """REFUND_PENDING: a reversal names the payment's receipt, which the STK query does not tell: M-Pesa's book does."""
+
+    mpesa: MpesaGateway
+    timing: Timing
+    calls = 1
+
+    def intend(self, transaction: Deposit, *, at: datetime) -> Question | None:
+        if transaction.payment is None:
+            transaction.need_attention("receipt_not_found", at=at)
+            return None
+        return Question(transaction.payment, at)
+
+    def call(self, request: Question, *, give_up_at: float) -> Sequence[MpesaPayment] | Unreadable:
+        return self.mpesa.payments(request.request)
+
+    def conclude(
+        self,
+        transaction: Deposit,
+        request: Question,
+        outcome: Sequence[MpesaPayment] | Unreadable | Unknown,
+        *,
+        at: datetime,
+    ) -> None:
+        prompt = own(transaction.payments, request.request.id)
+        if transaction.status is not S.REFUND_PENDING or prompt.receipt:
             return
-        transaction.asked(transfer, asked_at=request.asked_at, at=at)
-        settled_at = transfer.send_before + self.timing.of(self.timing.answer_s + self.timing.late_commit_s)
-        if outcome == Absent(proven=True) and request.asked_at >= settled_at:
-            transfer.status, transfer.absences = RequestStatus.CLOSED, transfer.absences + 1
-            if transaction.open_transfers or len(transaction.transfers) < MOST_TRANSFERS:
-                transaction.wait(at, at=at)
-            else:
-                transaction.give_back(
-                    "deriv_not_credited", "Deriv did not credit the deposit. You will be refunded.", at=at
-                )
-        elif at - transfer.created_at > self.timing.of(self.timing.deriv_until_s):
-            transaction.need_attention("transfer_unknown", at=at)
+        transaction.asked(prompt, asked_at=request.asked_at, at=at)
+        if not isinstance(outcome, Unreadable | Unknown) and outcome:
+            prompt.receipt = outcome[0].receipt
+            transaction.wait(at, at=at)
+        elif at - prompt.created_at > self.timing.of(self.timing.pull_until_s):
+            transaction.need_attention("receipt_not_found", at=at)
         else:
-            transaction.wait(at + self.timing.nth(self.timing.deriv_asks_s, transaction.attempts), at=at)
+            transaction.wait(at + self.timing.nth(self.timing.retries_s, transaction.attempts), at=at)
 
 
-def send_again(request: ProviderRequest, *, at: datetime) -> None:
-    """The same attempt once more, after it surely had no effect:
-    the fence rises, so that a sleeping sender's word is void.
-    """
-    if request.status is not RequestStatus.NOT_SENT:
-        raise RuntimeError(f"{request.id} is {request.status}: only what was surely not sent goes again")
-    request.status, request.fence, request.send_before = RequestStatus.SENDING, request.fence + 1, at + SEND_WINDOW
+@dataclass(frozen=True)
+class Refund(PaymentLeg):
+    """REFUND_PENDING to REFUNDED: what was paid goes back by the way it came."""
+
+    def amount(self, transaction: Deposit) -> Money:
+        return transaction.refundable
+
+    def about(self, transaction: Deposit) -> str:
+        return transaction.payment.receipt if transaction.payment else ""
+
+    def is_under_way(self, transaction: Deposit) -> bool:
+        return transaction.status is S.REFUND_PENDING
+
+    def may_go(self, transaction: Deposit, *, at: datetime) -> bool:
+        if transaction.payment is not None and transaction.payment.code == REVERTED:
+            transaction.need_attention(
+                "payment_reversed", at=at
+            )  # M-Pesa itself took it back, and the customer owes it
+            return False
+        if any(not r.status.is_dead for r in transaction.at_mpesa(Leg.REVERSAL)) and self.leg is not Leg.REVERSAL:
+            transaction.need_attention("reversal_open", at=at)
+            return False
+        transaction.choose(Outflow.GIVE_BACK, at=at)  # promise 1, once more, in the commit of the intent
+        return True
+
+    def sent(self, transaction: Deposit, request: MpesaRequest, *, until: datetime, at: datetime) -> None:
+        transaction.sends(request, until=until, at=at)
+
+    def paid(
+        self, transaction: Deposit, attempt: MpesaRequest, claim: MpesaClaim, *, proven: bool, at: datetime
+    ) -> None:
+        key, paid = movement_of(attempt), claim.amount or attempt.amount
+        if transaction.status in {S.REFUND_PENDING, S.NEEDS_ATTENTION} and not transaction.mpesa_receipt:
+            self.ledger.post_deposit_refunded(
+                transaction.id, transaction.user_id, paid, shortcode=attempt.shortcode,
+                by="reversal" if attempt.leg is Leg.REVERSAL else "b2c", provider_key=key, at=at,
+            )  # fmt: skip
+            confirm_at = self.confirm_at(transaction, proven=proven, at=at)
+            transaction.refunded(claim.receipt or str(attempt.id), confirm_at=confirm_at, at=at)
+            if transaction.deriv_transfer_id:
+                transaction.need_attention("credited_and_refunded", at=at)
+            elif paid != attempt.amount:
+                due = attempt.amount
+                self.ledger.post_difference(transaction.id, transaction.user_id, due=due, paid=paid, at=at)
+                transaction.need_attention("refunded_another_amount", at=at)
+            elif claim.result_code == REVERSED_BEFORE and attempt.fence == 1:
+                transaction.need_attention("reversed_by_others", at=at)  # not by us: the first that we asked for
+        else:  # it went back twice: the customer owes it
+            self.ledger.post_uncovered(
+                transaction.id, transaction.user_id, paid,
+                paid_by="mpesa_working" if attempt.leg is Leg.REVERSAL else "mpesa_utility",
+                owner=attempt.shortcode, provider_key=key, at=at,
+            )  # fmt: skip
+            transaction.need_attention("refunded_twice", at=at)
+
+    def dead(self, transaction: Deposit, attempt: MpesaRequest, code: str, *, at: datetime) -> None:
+        transaction.need_attention(f"refund_refused:{code}", at=at)
+
+    def denied(self, transaction: Deposit, attempt: MpesaRequest, *, at: datetime) -> None:
+        self.ledger.undo_deposit_refunded(transaction.id, at=at)
+        transaction.deny_refund(at=at)
 
 
-# --- step 1: the customer's command; and what drives the steps ------------------------------------------------------
+@dataclass(frozen=True)
+class Reversal(Refund):
+    """M-Pesa takes the payment back."""
+
+    leg: ClassVar[Leg] = Leg.REVERSAL
+
+
+@dataclass(frozen=True)
+class B2cRefund(Refund):
+    """A payment of ours to the phone that paid."""
+
+    leg: ClassVar[Leg] = Leg.B2C_REFUND
+
+
+# --- step 1: the customer's command; and what drives the steps --------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,31 +545,22 @@ class CreateDeposit:
         return {"quote_id": str(self.quote_id)}
 
 
-@dataclass(frozen=True)
-class DepositSaga:
+@dataclass(frozen=True, kw_only=True)
+class DepositSaga(TransactionSaga[Deposit]):
     """Deposits: the command, and the steps that bring each one to its end."""
 
-    transactions: TransactionRepository
+    type: ClassVar[TransactionType] = TransactionType.DEPOSIT
+
     quotes: Quotes
     limits: Limits
-    users: UserDirectory
-    mpesa: MpesaGateway
-    deriv: DerivGateway
-    ledger: LedgerGateway
-    reservations: FloatReservations
     keys: IdempotencyKeys
-    audit: AuditLog
-    unit_of_work: UnitOfWork
-    side_by_side: SideBySide
-    clock: Clock
-    timing: Timing = Timing()
-    crash_point: Callable[[str], None] = field(default=lambda where: None)
 
-    def create(self, command: CreateDeposit, answer: Callable[[Transaction], str]) -> tuple[str, bool]:
+    def create(self, command: CreateDeposit, answer: Callable[[Deposit], str]) -> tuple[str, bool]:
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
 
-        Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `KycRequired`, `PhoneNotVerified`,
-        `DerivLoginMissing`, `AccountFrozen`, `FloatTooLow`, `IdempotencyKeyReused`, `IdempotencyInFlight`.
+        Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `GivenBackTooOften`, `KycRequired`,
+        `PhoneNotVerified`, `DerivLoginMissing`, `AccountFrozen`, `FloatTooLow`, `IdempotencyKeyReused`,
+        `IdempotencyInFlight`.
         """
         with self.unit_of_work():
             if self.keys.claim(command.key, command.intent, result=command.id) == command.id:
@@ -590,90 +572,86 @@ class DepositSaga:
                 return text, False
             return self.keys.answer_of(command.key), True
 
-    def _accept(self, command: CreateDeposit) -> Transaction:
+    def _accept(self, command: CreateDeposit) -> Deposit:
         customer = self.users.customer(command.user_id)
-        if customer.is_frozen:
-            raise AccountFrozen("deposits are stopped for this account: please contact support")
-        if customer.phone is None:
-            raise PhoneNotVerified("verify your phone number first")
-        if customer.kyc_status != "verified":
-            raise KycRequired("complete the identity check first")
-        if customer.deriv_login is None or not customer.deriv_name_matches:
-            raise DerivLoginMissing("bind a Deriv account that is in your own name first")
+        phone, login = own_phone(customer), own_login(customer)
         quote = self.quotes.accept(
             command.quote_id, command.user_id, TransactionType.DEPOSIT, command.id, at=command.at
         )
-        self.limits.check(command.user_id, customer.tier, TransactionType.DEPOSIT, quote.you_send, at=command.at)
-        return Transaction.create(
+        moved = self.limits.check(command.user_id, customer.tier, self.type, quote.you_send, at=command.at)
+        return Deposit.create(
             command.id,
             user_id=command.user_id,
             quote_id=quote.id,
             amount=quote.you_send,
             rate=quote.rate,
-            phone=customer.phone,
-            login=customer.deriv_login,
-            agent=self.deriv.agent_for(customer.deriv_login.platform),
+            phone=phone,
+            login=login,
+            agent=self.deriv.agent_for(login.platform),
             login_checked_at=customer.deriv_checked_at,
+            behind=moved.unfinished,
             at=command.at,
         )
 
-    def advance(self, events: Sequence[Event]) -> None:
-        """A subscriber: the events only say that it is worth looking now; the rows say what to do."""
-        self.drive([event.aggregate_id for event in events])
+    # --- what the providers' books show later -----------------------------------------------------------------------
 
-    def drive(self, ids: Sequence[UUID]) -> None:
-        """Brings these deposits as far as they can go now. Raises `StepsFailed`."""
-        runner = Runner(self, self.unit_of_work, self.side_by_side, self.clock, crash_point=self.crash_point)
-        runner.advance(ids)
+    def reverted(self, id: TransactionId, entry: str) -> None:
+        """Deriv took the proven credit `entry` back. Once more: no effect.
 
-    def resume(self, id: TransactionId, *, why: str) -> TransactionStatus:
-        """A person sends it back to where it came from; answers that status. What is due then is `drive`'s.
-
-        Raises `TransactionNotFound`, `NothingToResume`.
+        Raises `TransactionNotFound`, `NothingTakenBack`.
         """
         with self.unit_of_work():
-            found = self.load([id], ())
-            if not found:
-                raise TransactionNotFound("no such deposit")
-            [transaction] = found
-            transaction.resume(why=why, at=self.clock())
+            transaction = self._one_whole(id)
+            TakenBack(self.ledger).credit(transaction, entry, at=self.clock())
             self.save([transaction], ())
-            return transaction.status
+
+    def payment_reversed(self, id: TransactionId, receipt: str, amount: Money) -> None:
+        """M-Pesa took the proven payment `receipt` back. Once more: no effect.
+
+        Raises `TransactionNotFound`, `NothingTakenBack`.
+        """
+        with self.unit_of_work():
+            transaction, reversal = self._one_whole(id), Reversal(self.ledger, self.timing)
+            TakenBack(self.ledger).payment(transaction, receipt, amount, reversal, at=self.clock())
+            self.save([transaction], ())
+
+    def _one_whole(self, id: TransactionId) -> Deposit:
+        found = self.whole([id])
+        if not found:
+            raise TransactionNotFound(f"no such {self.type}")
+        return found[0]
+
+    def shown(self, aggregate: Deposit, transfer: DerivTransfer, entries: Sequence[str], *, at: datetime) -> None:
+        self._credit.booked(aggregate, transfer, entries, at=at)
 
     # --- what the runner asks ---------------------------------------------------------------------------------------
 
-    def id_of(self, aggregate: Transaction) -> UUID:
-        return aggregate.id
+    def float_of(self, aggregate: Deposit) -> tuple[str, Money]:
+        return aggregate.agent, aggregate.payout
 
-    def load(self, ids: Sequence[UUID], answers: Sequence[Answer]) -> list[Transaction]:
-        transactions = self.transactions.get_many([TransactionId(id) for id in ids], TransactionType.DEPOSIT)
-        self.deriv.record_outcomes(outcomes_of(SendToDeriv, answers))
-        mpesa = (AskForPayment, ConfirmPayment, FindPayment)
-        asked = {answer.call.aggregate_id for answer in answers if isinstance(answer.call.step, mpesa)}
-        prompts = [t for t in transactions if t.status in ASKS_MPESA or t.id in asked]
-        if prompts:
-            payments = self.mpesa.requests_of([t.id for t in prompts], outcomes_of(AskForPayment, answers))
-            for transaction in prompts:
-                transaction.payments = list(payments.get(transaction.id, ()))
-        looked = {
-            answer.call.aggregate_id for answer in answers if isinstance(answer.call.step, (SendToDeriv, AskDeriv))
-        }
-        sent = [t for t in transactions if t.status in ASKS_DERIV or t.id in looked]
-        if sent:
-            transfers = self.deriv.transfers_of([t.id for t in sent])
-            for transaction in sent:
-                transaction.transfers = list(transfers.get(transaction.id, ()))
-        new = [t for t in transactions if t.status is S.CREATED]
-        if new:
+    def frees_float(self, aggregate: Deposit) -> bool:
+        back = S.REFUND_PENDING  # what goes back is no longer sent, also while a person looks at it
+        has_ended = aggregate.status in FINAL or back in {aggregate.status, aggregate.attention_from}
+        return has_ended or bool(aggregate.deriv_transfer_id)
+
+    def attach(self, aggregates: Sequence[Deposit], asked: set[UUID], answers: Sequence[Answer]) -> None:
+        by_mpesa = {a.call.aggregate_id for a in answers if asks_about(a, MpesaRequest)}
+        by_deriv = {a.call.aggregate_id for a in answers if asks_about(a, DerivTransfer)}
+        back = Outflow.GIVE_BACK
+        self.attach_mpesa([t for t in aggregates if t.status in ASKS_MPESA or t.id in by_mpesa or t.outflow is back],
+                          answers)  # fmt: skip
+        self.attach_deriv([t for t in aggregates if t.status in ASKS_DERIV or t.id in by_deriv or t.outflow is back],
+                          answers)  # fmt: skip
+        if new := [t for t in aggregates if t.status is S.CREATED]:
             busy = set(self.mpesa.busy_phones({t.phone for t in new}))
             for transaction in new:
                 transaction.prompt_busy = transaction.phone in busy
                 busy.add(transaction.phone)
-        return transactions
 
-    def next_step(self, transaction: Transaction, *, at: datetime) -> AnyStep | None:
-        """The step that the state asks for: this is the saga's table."""
-        timing, due = self.timing, transaction.next_step_at is not None and transaction.next_step_at <= at
+    def next_step(self, aggregate: Deposit, *, at: datetime) -> Step[Any, Any, Any] | None:
+        transaction, timing = aggregate, self.timing
+        due = transaction.next_step_at is not None and transaction.next_step_at <= at
+        may_leave = transaction.hold is None
         match transaction.status:
             case S.CREATED if due or transaction.attempts == 0:
                 if not self._may_be_paid_in_time(transaction, at):
@@ -682,21 +660,28 @@ class DepositSaga:
                 if checked is None or at - checked > timedelta(seconds=timing.login_fresh_s):
                     return CheckLogin(self.deriv, timing)
                 return AskForPayment(self.mpesa, timing)
-            case S.AWAITING_MPESA | S.FAILED | S.EXPIRED | S.NEEDS_ATTENTION:
-                return self._ask_mpesa(transaction, due, at=at)
-            case S.MPESA_CONFIRMED if due:
-                return SendToDeriv(self.deriv, self._credit, timing)
+            case S.AWAITING_MPESA | S.FAILED | S.EXPIRED:
+                if step := self._ask_mpesa(transaction, due, at=at):
+                    return step
+            case S.MPESA_CONFIRMED if due and may_leave:
+                return SendCredit(self.deriv, self._credit, timing)
             case S.DERIV_TRANSFER_SENT if due:
-                if transaction.open_transfers:
+                if not ready_for_credit(transaction, Leg.DERIV_CREDIT):
                     return AskDeriv(self.deriv, self._credit, timing)
-                return SendToDeriv(self.deriv, self._credit, timing)
-        return None
+                return SendCredit(self.deriv, self._credit, timing) if may_leave else None
+            case S.REFUND_PENDING | S.REFUNDED | S.NEEDS_ATTENTION if transaction.outflow is Outflow.GIVE_BACK:
+                # decided in this turn, on rows that were read without them: it is due, and the next look has them
+                return self._give_back(transaction, due) if transaction.knows_payments else None
+            case S.NEEDS_ATTENTION:
+                if step := self._ask_mpesa(transaction, due, at=at):
+                    return step
+        return Rest() if due and transaction.status in AT_REST else None
 
-    def _may_be_paid_in_time(self, transaction: Transaction, at: datetime) -> bool:
+    def _may_be_paid_in_time(self, transaction: Deposit, at: datetime) -> bool:
         """Whether a prompt sent now ends while the rate holds: what is paid later could only be given back."""
         return transaction.rate.holds(at + self.timing.of(self.timing.prompt_s))
 
-    def _ask_mpesa(self, transaction: Transaction, due: bool, *, at: datetime) -> AnyStep | None:
+    def _ask_mpesa(self, transaction: Deposit, due: bool, *, at: datetime) -> Step[Any, Any, Any] | None:
         attempt = transaction.payment
         if attempt is None or transaction.is_paid:
             return None
@@ -715,63 +700,43 @@ class DepositSaga:
             case RequestStatus.ACCEPTED | RequestStatus.REFUSED if due or claimed:
                 late = at - attempt.created_at > self.timing.of(self.timing.pull_from_s)
                 in_turn = late and transaction.attempts % 2 == 1  # both are asked: the query, then the book
+                if transaction.status is not S.AWAITING_MPESA:  # what the query said is known: the book was asked for
+                    in_turn = all(claim.result_code != "0" for claim in attempt.claims)
                 book = due and (attempt.code == CONTRADICTORY or in_turn)
                 book = book or not attempt.checkout_request_id  # nothing to query by
                 step: type[ConfirmPayment | FindPayment] = FindPayment if book else ConfirmPayment
                 return step(self.mpesa, take, self.timing)
         return None
 
+    def _give_back(self, transaction: Deposit, due: bool) -> Step[Any, Any, Any] | None:
+        """A reversal, or the refund by B2C that a person allowed once it was refused."""
+        is_pending = transaction.status is S.REFUND_PENDING and transaction.hold is None
+        by_b2c = transaction.refund_by_b2c or bool(transaction.at_mpesa(Leg.B2C_REFUND))
+        for leg in (Reversal(self.ledger, self.timing), B2cRefund(self.ledger, self.timing)):
+            send = is_pending and by_b2c == isinstance(leg, B2cRefund)
+            if send and due and isinstance(leg, Reversal) and not leg.about(transaction):
+                return FindReceipt(self.mpesa, self.timing)
+            step = payment_step(self.mpesa, leg, transaction, self.timing, due=due, send=send)
+            if step is not None and not isinstance(step, Rest):
+                return step
+        return Rest() if due and transaction.status in AT_REST else None
+
     @property
-    def _credit(self) -> Credit:
-        return Credit(self.deriv, self.ledger)
+    def _credit(self) -> DepositCredit:
+        return DepositCredit(self.deriv, self.ledger)
 
-    def save(self, transactions: Sequence[Transaction], calls: Sequence[Call]) -> None:
-        touched = [t for t in transactions if t.touched]
-        for transaction in touched:
-            transaction.failures = 0
-        self.transactions.save_many(touched)
-        intended = {id(call.request) for call in calls}
-        prompts = [call.request for call in calls if isinstance(call.step, AskForPayment)]
-        transfers = [call.request for call in calls if isinstance(call.step, SendToDeriv)]
-        changed = [request for t in touched for request in t.changed if id(request) not in intended]
-        if prompts:
-            self.mpesa.record(prompts)
-        if transfers:
-            self.deriv.record(transfers)
-        if asked := [request for request in changed if isinstance(request, MpesaRequest)]:
-            self.mpesa.save(asked)
-        if looked := [request for request in changed if isinstance(request, DerivTransfer)]:
-            self.deriv.save(looked)
-        for transaction in touched:
-            if transaction.reserve_again:
-                self.reservations.reserve(
-                    transaction.agent, transaction.id, transaction.payout, at=transaction.updated_at, beyond=True
-                )
-        back = S.REFUND_PENDING  # what goes back is no longer sent, also while a person looks at it
-        ended = [
-            t.id for t in touched if t.status in FINAL or back in {t.status, t.attention_from} or t.deriv_transfer_id
-        ]
-        if ended:
-            self.reservations.release(ended, at=self.clock())
 
-    def step_failed(self, id: UUID, error: Exception, *, at: datetime) -> None:
-        with self.unit_of_work():
-            for transaction in self.transactions.get_many([TransactionId(id)], TransactionType.DEPOSIT):
-                if transaction.status in FINAL or transaction.next_step_at is None:
-                    continue
-                if transaction.failures >= MOST_FAILURES:
-                    transaction.need_attention(f"step_failed:{type(error).__name__}", at=at)
-                else:
-                    again = at + self.timing.nth(self.timing.retries_s, transaction.failures)
-                    transaction.step_failed(again, at=at)
-                self.transactions.save_many([transaction])
+def asks_about(answer: Answer, kind: type) -> bool:
+    """Whether the call was, or was about, a request of this kind."""
+    request = answer.call.request
+    return isinstance(request.request if isinstance(request, Question) else request, kind)
 
 
 @dataclass(frozen=True)
-class Expire(Step[Transaction, None, None]):
+class Expire(Step[Deposit, None, None]):
     """The rate's lock ran out before anything left: ends without a call."""
 
-    def intend(self, transaction: Transaction, *, at: datetime) -> None:
+    def intend(self, transaction: Deposit, *, at: datetime) -> None:
         if transaction.payment is not None:
             transaction.payment.status = RequestStatus.CLOSED
             transaction.change(transaction.payment)
@@ -779,14 +744,9 @@ class Expire(Step[Transaction, None, None]):
 
     def call(self, request: None, *, give_up_at: float) -> None: ...
 
-    def conclude(self, transaction: Transaction, request: None, outcome: None, *, at: datetime) -> None: ...
+    def conclude(self, transaction: Deposit, request: None, outcome: None, *, at: datetime) -> None: ...
 
 
-MOST_FAILURES = 20  # of our own code on one Transaction, with growing pauses; then a person is shown it
-ASKS_MPESA = frozenset({S.AWAITING_MPESA, S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION})
-ASKS_DERIV = frozenset({S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.NEEDS_ATTENTION})
-
-
-def outcomes_of(step: type[AnyStep], answers: Sequence[Answer]) -> list[tuple[Any, Outcome]]:
-    """The answers to calls of one kind of step, as its gateway stores them."""
-    return [(answer.call.request, answer.outcome) for answer in answers if isinstance(answer.call.step, step)]
+ASKS_MPESA = frozenset({S.AWAITING_MPESA, S.FAILED, S.EXPIRED, S.REFUND_PENDING, S.REFUNDED, S.NEEDS_ATTENTION})
+ASKS_DERIV = frozenset({S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.REFUNDED, S.NEEDS_ATTENTION})
+AT_REST = FINAL | {S.NEEDS_ATTENTION}  # nothing of theirs goes on by a timer, unless a step set it

@@ -18,7 +18,7 @@ from shared_kernel.domain.outcome import (
     Unreadable,
 )
 from shared_kernel.domain.ports import UnitOfWork
-from shared_kernel.domain.requests import MpesaPayment, ProviderRequest
+from shared_kernel.domain.requests import Leg, MpesaClaim, MpesaPayment, ProviderRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,9 @@ class Inquiry:
             transfers = self.deriv.transfers_of([id]).get(id, [])
         told = []
         for request in payments:
+            if request.leg is not Leg.STK_PUSH:  # M-Pesa tells their state by callback only: what came is in the claims
+                told += [_line(request, "callback", _claim(claim)) for claim in request.claims]
+                continue
             told.append(_line(request, "query", _outcome(self.mpesa.query(request))))
             told.append(_line(request, "pull", _payments(self.mpesa.payments(request))))
         return told + [_line(transfer, "find", _lookup(self.deriv.find(transfer))) for transfer in transfers]
@@ -58,6 +61,11 @@ class Inquiry:
 
 def _line(request: ProviderRequest, call: str, says: str) -> Told:
     return Told(str(request.leg), request.attempt, request.reference, str(request.status), call, says)
+
+
+def _claim(claim: MpesaClaim) -> str:
+    agrees = "" if claim.agrees else ", which does not agree with the request"
+    return f"result {claim.result_code}{f', {claim.fate}' if claim.fate else ''}{agrees}"
 
 
 def _outcome(outcome: Outcome) -> str:

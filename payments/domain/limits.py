@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from payments.domain.transaction import TransactionType
-from shared_kernel.domain.errors import Forbidden, Unavailable, Unprocessable
+from shared_kernel.domain.errors import Conflict, Forbidden, Unavailable, Unprocessable
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, Money
 
@@ -24,6 +24,18 @@ class KycRequired(Forbidden):
 
 class LimitExceeded(Unprocessable):
     """Above or below what may be moved; the detail says which limit and what is left."""
+
+
+class GivenBackTooOften(Forbidden):
+    """Too much of what this customer sent had to go back: a person looks at it first."""
+
+
+class TooManyUnfinished(Conflict):
+    """The customer has too many payments under way: each keeps some of our float."""
+
+
+MOST_GIVEN_BACK = 3  # in seven days
+MOST_UNFINISHED = 20
 
 
 class LimitsMissing(Unavailable):
@@ -58,6 +70,8 @@ class Moved:
 
     today: Money
     this_month: Money
+    given_back: int = 0  # how many of either type went back in the last seven days
+    unfinished: int = 0  # how many of either type are under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +117,38 @@ class Limits:
             if not any(subject == needed for subject, _ in rules):
                 raise LimitsMissing(f"no limit is set for {needed}")
 
-    def check(self, user: UserId, tier: str, type: TransactionType, amount: Money, *, at: datetime) -> None:
+    def check(self, user: UserId, tier: str, type: TransactionType, amount: Money, *, at: datetime) -> Moved:
         """Whether this customer may move `amount` now.
 
-        Raises `LimitExceeded` with what is left, `KycRequired`, `LimitsMissing`.
+        Raises `LimitExceeded` with what is left, `GivenBackTooOften`, `TooManyUnfinished`, `KycRequired`,
+        `LimitsMissing`.
         """
-        rule, left = self.left(user, tier, type, amount.currency, at=at)
+        rule, left, moved = self._left(user, tier, type, amount.currency, at=at)
+        if type is TransactionType.DEPOSIT and moved.given_back >= MOST_GIVEN_BACK:
+            raise GivenBackTooOften("several of your payments had to be returned: please contact support")
         rule.check_one(amount)
         for most, period in ((left.today, "today"), (left.this_month, "this month")):
             if most is not None and most < amount:
                 raise LimitExceeded(f"you can move {most} more {period}", limit=rule.subject)
+        if moved.unfinished >= MOST_UNFINISHED:
+            raise TooManyUnfinished("wait until your payments that are under way have ended")
+        return moved
 
     def left(
         self, user: UserId, tier: str, type: TransactionType, currency: Currency = Currency.KES, *, at: datetime
     ) -> tuple[LimitRule, Left]:
         """The tier's rule, and what it leaves. Raises `KycRequired`, `LimitsMissing`."""
+        rule, left, _ = self._left(user, tier, type, currency, at=at)
+        return rule, left
+
+    def _left(
+        self, user: UserId, tier: str, type: TransactionType, currency: Currency, *, at: datetime
+    ) -> tuple[LimitRule, Left, Moved]:
         must_be_verified(tier)
         rule, moved = self.book.standing(f"tier:{tier}", user, type, currency, at=at)
         if rule is None:
             raise LimitsMissing(f"no limit is set for tier:{tier} in {currency}")
-        return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month))
+        return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month)), moved
 
 
 def must_be_verified(tier: str) -> None:

@@ -1,12 +1,13 @@
 """What the sagas ask of the world. The other contexts' facades fit these; none of them knows of payments."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from payments.domain.transaction import Transaction, TransactionType
+from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.identifiers import Phone, TransactionId, UserId
-from shared_kernel.domain.money import DepositSplit, LockedRate, Money
+from shared_kernel.domain.money import DepositSplit, LockedRate, Money, WithdrawalSplit
 from shared_kernel.domain.outcome import Lookup, Outcome, Unreadable
 from shared_kernel.domain.requests import (
     CodeSent,
@@ -25,8 +26,8 @@ class TransactionRepository(Protocol):
     Both join the caller's unit of work.
     """
 
-    def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Transaction]:
-        """Those of `ids` that are of that type, locked in id order by one SELECT; requests are not attached."""
+    def get_many(self, ids: Sequence[TransactionId], type: TransactionType) -> list[Any]:
+        """The Deposits, or the Withdrawals, among `ids`, locked in id order by one SELECT; without requests."""
 
     def save_many(self, transactions: Sequence[Transaction]) -> None:
         """State, events and audit rows, in one statement a table."""
@@ -108,6 +109,9 @@ class DerivGateway(Protocol):
     def freeze(self, agent: str, why: str) -> None:
         """Stops new transfers by an agent credential until a person resumes it; with an audit row."""
 
+    def agent_names(self) -> Sequence[str]:
+        """Every agent credential there is, frozen or not."""
+
     def agent_for(self, platform: DerivPlatform) -> str:
         """The agent credential for a new Transaction.
 
@@ -151,8 +155,14 @@ class WithdrawalCodes(Protocol):
         """
 
 
+FloatKind: TypeAlias = Literal["mpesa_working", "mpesa_utility", "deriv_agent"]  # our money at a provider
+
+
 class LedgerGateway(Protocol):
-    """The ledger. Posting joins the caller's unit of work; each float leg carries a unique provider key."""
+    """The ledger. Posting joins the caller's unit of work; each float leg carries a unique provider key.
+
+    `at` is when it took effect. At the unit of work's end: `AlreadyPosted`, `ProviderKeyUsed`, `InTransitOverdrawn`.
+    """
 
     def post_deposit_received(
         self, deposit: TransactionId, customer: UserId, paid: Money, *, shortcode: str, provider_key: str, at: datetime
@@ -160,7 +170,7 @@ class LedgerGateway(Protocol):
         """Dr M-Pesa account / Cr customer in-transit, KES, for what was proven."""
 
     def post_excess(self, deposit: TransactionId, customer: UserId, excess: Money, *, at: datetime) -> None:
-        """Dr customer in-transit / Cr suspense: proven money that this deposit has no claim to."""
+        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several."""
 
     def post_deposit_sent(
         self,
@@ -180,8 +190,181 @@ class LedgerGateway(Protocol):
     ) -> None:
         """Dr suspense USD / Cr Deriv agent account: a second booking of one transfer, by Deriv's own book."""
 
+    def undo_deposit_sent(self, deposit: TransactionId, *, provider_key: str, at: datetime) -> None:
+        """Deriv reverted the booked transfer: its journal mirrored, the Deriv leg under `provider_key`.
+
+        Raises `NothingToUndo`.
+        """
+
+    def post_deposit_refunded(
+        self,
+        deposit: TransactionId,
+        customer: UserId,
+        amount: Money,
+        *,
+        shortcode: str,
+        by: Literal["reversal", "b2c"],
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr in-transit KES / Cr the account that the payment came into (reversal), or the utility account (B2C).
+
+        One that stands for a deposit, whichever way: a second one is `post_uncovered`.
+        """
+
+    def undo_deposit_refunded(self, deposit: TransactionId, *, at: datetime) -> None:
+        """A B2C refund that was booked on a claim was denied: mirrored. Raises `NothingToUndo`."""
+
+    def post_deposit_reversed(
+        self,
+        deposit: TransactionId,
+        customer: UserId,
+        amount: Money,
+        *,
+        shortcode: str,
+        provider_key: str,
+        covered: bool,
+        at: datetime,
+    ) -> None:
+        """M-Pesa took a payment back by itself: Dr in-transit KES if that is `covered` by what waits there, else Dr
+        customer receivable KES / Cr M-Pesa account.
+        """
+
+    def post_withdrawal_debited(
+        self,
+        withdrawal: TransactionId,
+        customer: UserId,
+        debited: Money,
+        *,
+        agent: str,
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr Deriv agent account / Cr customer in-transit, USD, by the agent's own book."""
+
+    def post_withdrawal_exchanged(
+        self, withdrawal: TransactionId, customer: UserId, debited: Money, *, split: WithdrawalSplit, at: datetime
+    ) -> None:
+        """Dr in-transit USD / Cr FX position USD; Dr FX position KES / Cr in-transit KES (the payout), margin,
+        rounding. May happen again after `undo_exchange`.
+        """
+
+    def undo_exchange(self, withdrawal: TransactionId, *, at: datetime) -> None:
+        """The standing exchange mirrored, at its own rate, margin and rounding. Raises `NothingToUndo`."""
+
+    def post_withdrawal_paid(
+        self,
+        withdrawal: TransactionId,
+        customer: UserId,
+        paid: Money,
+        *,
+        shortcode: str,
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr in-transit KES / Cr M-Pesa utility account, for what was paid: see `post_difference`."""
+
+    def post_difference(
+        self, transaction: TransactionId, customer: UserId, *, due: Money, paid: Money, at: datetime
+    ) -> None:
+        """`paid`, beside `post_withdrawal_paid` or `post_deposit_refunded`, was not the `due` that waits in transit;
+        nothing if it was.
+
+        Less: what stays, Dr in-transit / Cr suspense. More: Dr suspense / Cr in-transit, which then covers it.
+        """
+
+    def undo_withdrawal_paid(self, withdrawal: TransactionId, *, at: datetime) -> None:
+        """A payout that was booked on a claim was denied: mirrored, a difference with it. Raises `NothingToUndo`."""
+
+    def post_mpesa_fee(
+        self, transaction: TransactionId, fee: Money, *, shortcode: str, provider_key: str, at: datetime
+    ) -> None:
+        """Dr M-Pesa fees / Cr charges-paid account: an expense, also of what was given back.
+
+        The charge is a movement of its own, so its key is another one than the payout's.
+        """
+
+    def post_credit_back_sent(
+        self,
+        withdrawal: TransactionId,
+        customer: UserId,
+        sent: Money,
+        *,
+        agent: str,
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr in-transit USD / Cr Deriv agent account. Once: a second one is `post_uncovered`."""
+
+    def post_debit_reverted(
+        self,
+        withdrawal: TransactionId,
+        customer: UserId,
+        amount: Money,
+        *,
+        agent: str,
+        provider_key: str,
+        covered: bool,
+        at: datetime,
+    ) -> None:
+        """Deriv took its debit back: Dr in-transit USD if that is `covered` by what waits there, else Dr customer
+        receivable USD / Cr Deriv agent account.
+        """
+
+    def post_uncovered(
+        self,
+        transaction: TransactionId,
+        customer: UserId,
+        amount: Money,
+        *,
+        paid_by: FloatKind,
+        owner: str,
+        provider_key: str,
+        at: datetime,
+    ) -> None:
+        """Dr customer receivable / Cr the account that paid, whose shortcode or agent is `owner`: proven money that
+        left although nothing in transit covers it, such as a payout that turned up after the give-back.
+        """
+
+    def post_suspense_in(
+        self, account: FloatKind, owner: str, amount: Money, *, provider_key: str, at: datetime
+    ) -> None:
+        """Dr float / Cr suspense: proven money that came in and belongs to no Transaction yet."""
+
+    def post_suspense_matched(
+        self, transaction: TransactionId, customer: UserId, amount: Money, *, orphan: str, at: datetime
+    ) -> None:
+        """Dr suspense / Cr customer in-transit: it was this Transaction's after all."""
+
+    def post_suspense_returned(
+        self,
+        account: FloatKind,
+        owner: str,
+        amount: Money,
+        *,
+        orphan: str,
+        provider_key: str,
+        at: datetime,
+        transaction: TransactionId | None = None,
+    ) -> None:
+        """Dr suspense / Cr float: it went back to whom it came from, for `transaction` if it was an excess of one."""
+
+    def post_suspense_out(
+        self, account: FloatKind, owner: str, amount: Money, *, provider_key: str, at: datetime
+    ) -> None:
+        """Dr suspense / Cr float: proven money that left and that nothing of ours explains."""
+
+    def posted(self, provider_keys: Collection[str]) -> set[str]:
+        """Those movements that are in the ledger already, as whatever; one SELECT in the caller's unit of work.
+
+        Includes what this unit of work collected.
+        """
+
     def deriv_balance(self, agent: str) -> Money:
         """What the ledger says the agent account holds, in USD."""
+
+    def mpesa_balance(self, shortcode: str) -> Money:
+        """What the ledger says the shortcode's utility account, where payouts leave, holds, in KES."""
 
 
 class Customer(Protocol):
@@ -221,12 +404,22 @@ class UserDirectory(Protocol):
         Raises `UserNotFound`.
         """
 
+    def deriv_tokens(self, logins: Mapping[UserId, DerivLogin]) -> Mapping[UserId, str]:
+        """The customers' own tokens at Deriv, for those whose bound login is this one; one SELECT."""
+
+    def frozen(self, users: Collection[UserId]) -> set[UserId]:
+        """Those that are frozen, locked for the rest of the unit of work; one SELECT."""
+
+
+class RateStale(Unavailable):
+    """The newest rate is no longer valid: no new quotes until staff set one."""
+
 
 class RateSource(Protocol):
     """Today's rate for a customer."""
 
-    def lock(self, *, at: datetime) -> LockedRate:
-        """USD in KES, with its margin. Raises `RateStale` when the newest rate is no longer valid."""
+    def lock(self, type: TransactionType, *, at: datetime) -> LockedRate:
+        """USD in KES, with the margin of that type. Raises `RateStale` when the newest rate is no longer valid."""
 
 
 class FloatReservations(Protocol):

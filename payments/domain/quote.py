@@ -36,11 +36,12 @@ class Quote:
     created_at: datetime
     expires_at: datetime
     transaction_id: TransactionId | None = None
+    agent: str = ""  # of a withdrawal, from when its one-time code was asked for: the code is good for this agent
 
     @property
     def margin(self) -> Decimal:
-        """What the customer pays above the middle rate, in KES for one USD."""
-        return self.rate.rate - self.rate.mid
+        """What the customer pays above the middle rate, or gets below it, in KES for one USD."""
+        return abs(self.rate.rate - self.rate.mid)
 
 
 class QuoteBook(Protocol):
@@ -48,7 +49,10 @@ class QuoteBook(Protocol):
 
     def add(self, quote: Quote) -> None: ...
 
-    def take(self, id: QuoteId, transaction: TransactionId) -> Quote | None:
-        """The quote, now marked as used by `transaction` unless it was used before; `transaction_id` is what it
-        was before.
+    def take(self, id: QuoteId, transaction: TransactionId | None) -> Quote | None:
+        """The quote, locked, and now marked as used by `transaction` (if one is given) unless it was used before;
+        `transaction_id` is what it was before.
         """
+
+    def name_agent(self, id: QuoteId, agent: str) -> None:
+        """Keeps the agent credential that its one-time code is good for."""

@@ -1,28 +1,31 @@
-"""Transaction, here a Deposit: KES leaves the customer's M-Pesa, USD reaches their Deriv login.
+"""Transaction: what a Deposit and a Withdrawal have in common, and the life cycle of both as one table.
 
 Its state is its row and its provider requests, and nothing else. Every verb takes the time; which verb comes when is
-the saga's business (`application/deposit.py`), what a verb may do is said here.
+the sagas' business (`application/`), what a verb may do is said here, in `deposit.py` and in `withdrawal.py`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import ClassVar
 
 from shared_kernel.domain.errors import Conflict, NotFound
-from shared_kernel.domain.events import (
-    Aggregate,
-    AttentionNeeded,
-    TransactionCompleted,
-    TransactionCreated,
-    TransactionEnded,
-    Transition,
-)
+from shared_kernel.domain.events import Aggregate, AttentionNeeded, TransactionCompleted, TransactionEnded, Transition
 from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import LockedRate, Money
-from shared_kernel.domain.requests import DerivLogin, DerivTransfer, MpesaRequest, ProviderRequest
+from shared_kernel.domain.ports import AuditRecord
+from shared_kernel.domain.requests import (
+    DerivLogin,
+    DerivTransfer,
+    Leg,
+    MpesaRequest,
+    ProviderRequest,
+    RequestStatus,
+)
 
 HEAD_START = timedelta(seconds=8)  # the event's: the sweeper takes a new Transaction only if its event got lost
-STEP_VERSION = 1  # of the step table that a new Transaction follows; a change of the table comes with a new number
+STEP_VERSION = 2  # of the step table that a new Transaction follows; a change of the table comes with a new number
 
 
 class TransactionType(StrEnum):
@@ -40,51 +43,98 @@ class TransactionStatus(StrEnum):
     AWAITING_MPESA = "AWAITING_MPESA"
     MPESA_CONFIRMED = "MPESA_CONFIRMED"
     DERIV_TRANSFER_SENT = "DERIV_TRANSFER_SENT"
+    REFUND_PENDING = "REFUND_PENDING"
+    REFUNDED = "REFUNDED"
+    DERIV_DEBIT_SENT = "DERIV_DEBIT_SENT"
+    DERIV_DEBITED = "DERIV_DEBITED"
+    RATE_LOCKED = "RATE_LOCKED"
+    MPESA_DISBURSING = "MPESA_DISBURSING"
+    CREDIT_BACK_PENDING = "CREDIT_BACK_PENDING"
+    REVERSED = "REVERSED"
     COMPLETED = "COMPLETED"
     REJECTED = "REJECTED"
     EXPIRED = "EXPIRED"
     FAILED = "FAILED"
-    REFUND_PENDING = "REFUND_PENDING"
-    REFUNDED = "REFUNDED"
     NEEDS_ATTENTION = "NEEDS_ATTENTION"
 
 
 S = TransactionStatus
 
-# Late proof re-opens: a payment may turn up after FAILED or EXPIRED, a transfer after REFUND_PENDING (no give-back
-# was sent yet).
-NEXT: dict[TransactionStatus, frozenset[TransactionStatus]] = {
-    S.CREATED: frozenset({S.AWAITING_MPESA, S.REJECTED, S.EXPIRED, S.NEEDS_ATTENTION}),
-    S.UNDER_REVIEW: frozenset({S.CREATED, S.REJECTED, S.EXPIRED}),
-    S.AWAITING_MPESA: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION}),
-    S.MPESA_CONFIRMED: frozenset({S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
-    S.DERIV_TRANSFER_SENT: frozenset({S.COMPLETED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
-    S.COMPLETED: frozenset({S.NEEDS_ATTENTION}),
-    S.REJECTED: frozenset(),
-    S.EXPIRED: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
-    S.FAILED: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
-    S.REFUND_PENDING: frozenset({S.COMPLETED, S.REFUNDED, S.NEEDS_ATTENTION}),
-    S.REFUNDED: frozenset({S.NEEDS_ATTENTION}),
-    S.NEEDS_ATTENTION: frozenset(
-        {
-            S.CREATED,
-            S.AWAITING_MPESA,
-            S.MPESA_CONFIRMED,
-            S.DERIV_TRANSFER_SENT,
-            S.COMPLETED,
-            S.EXPIRED,
-            S.FAILED,
-            S.REFUND_PENDING,
-            S.REFUNDED,
-        }
-    ),
+# Late proof re-opens: a payment may turn up after FAILED or EXPIRED, and what was booked may be taken back.
+NEXT: dict[TransactionType, dict[TransactionStatus, frozenset[TransactionStatus]]] = {
+    TransactionType.DEPOSIT: {
+        S.CREATED: frozenset({S.AWAITING_MPESA, S.REJECTED, S.EXPIRED, S.NEEDS_ATTENTION}),
+        S.UNDER_REVIEW: frozenset({S.CREATED, S.REJECTED, S.EXPIRED}),
+        S.AWAITING_MPESA: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION}),
+        S.MPESA_CONFIRMED: frozenset({S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.REFUNDED, S.NEEDS_ATTENTION}),
+        S.DERIV_TRANSFER_SENT: frozenset({S.COMPLETED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
+        S.COMPLETED: frozenset({S.NEEDS_ATTENTION}),
+        S.REJECTED: frozenset(),
+        S.EXPIRED: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
+        S.FAILED: frozenset({S.MPESA_CONFIRMED, S.REFUND_PENDING, S.NEEDS_ATTENTION}),
+        S.REFUND_PENDING: frozenset({S.COMPLETED, S.REFUNDED, S.NEEDS_ATTENTION}),
+        S.REFUNDED: frozenset({S.NEEDS_ATTENTION}),
+        S.NEEDS_ATTENTION: frozenset(
+            {
+                S.CREATED,
+                S.AWAITING_MPESA,
+                S.MPESA_CONFIRMED,
+                S.DERIV_TRANSFER_SENT,
+                S.COMPLETED,
+                S.EXPIRED,
+                S.FAILED,
+                S.REFUND_PENDING,
+                S.REFUNDED,
+            }
+        ),
+    },
+    TransactionType.WITHDRAWAL: {
+        S.CREATED: frozenset({S.DERIV_DEBIT_SENT, S.REJECTED, S.EXPIRED, S.NEEDS_ATTENTION}),
+        S.UNDER_REVIEW: frozenset({S.CREATED, S.REJECTED, S.EXPIRED}),
+        S.DERIV_DEBIT_SENT: frozenset({S.DERIV_DEBITED, S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION}),
+        S.DERIV_DEBITED: frozenset({S.RATE_LOCKED, S.CREDIT_BACK_PENDING, S.FAILED, S.NEEDS_ATTENTION}),
+        S.RATE_LOCKED: frozenset({S.MPESA_DISBURSING, S.COMPLETED, S.CREDIT_BACK_PENDING, S.NEEDS_ATTENTION}),
+        S.MPESA_DISBURSING: frozenset({S.COMPLETED, S.RATE_LOCKED, S.CREDIT_BACK_PENDING, S.NEEDS_ATTENTION}),
+        S.COMPLETED: frozenset({S.NEEDS_ATTENTION}),
+        S.REJECTED: frozenset(),
+        S.EXPIRED: frozenset({S.DERIV_DEBITED, S.NEEDS_ATTENTION}),
+        S.FAILED: frozenset({S.DERIV_DEBITED, S.NEEDS_ATTENTION}),
+        S.CREDIT_BACK_PENDING: frozenset({S.REVERSED, S.COMPLETED, S.NEEDS_ATTENTION}),
+        S.REVERSED: frozenset({S.NEEDS_ATTENTION}),
+        S.NEEDS_ATTENTION: frozenset(
+            {
+                S.CREATED,
+                S.DERIV_DEBIT_SENT,
+                S.DERIV_DEBITED,
+                S.RATE_LOCKED,
+                S.MPESA_DISBURSING,
+                S.COMPLETED,
+                S.EXPIRED,
+                S.FAILED,
+                S.CREDIT_BACK_PENDING,
+                S.REVERSED,
+            }
+        ),
+    },
 }
-FINAL = frozenset({S.COMPLETED, S.REJECTED, S.EXPIRED, S.FAILED, S.REFUNDED})
-UNPAID = frozenset({S.CREATED, S.UNDER_REVIEW, S.AWAITING_MPESA, S.REJECTED, S.EXPIRED, S.FAILED})
+FINAL = frozenset({S.COMPLETED, S.REJECTED, S.EXPIRED, S.FAILED, S.REFUNDED, S.REVERSED})
+UNPAID = frozenset({S.CREATED, S.UNDER_REVIEW, S.AWAITING_MPESA, S.DERIV_DEBIT_SENT, S.REJECTED, S.EXPIRED, S.FAILED})
+
+
+class Outflow(StrEnum):
+    """Which way the money leaves us: the choice of promise 1, made once, changed only over proven dead attempts."""
+
+    NONE = ""
+    PAYOUT = "payout"
+    GIVE_BACK = "give_back"
 
 
 class IllegalTransition(Conflict):
     """The life cycle has no such step from here."""
+
+
+class OtherWayOpen(Conflict):
+    """Money may still leave, or has left, the other way: payout and give-back exclude each other."""
 
 
 class TransactionNotFound(NotFound):
@@ -95,14 +145,33 @@ class NothingToResume(Conflict):
     """Only a Transaction in NEEDS_ATTENTION can be resumed."""
 
 
+class AlreadyHeld(Conflict):
+    """It is held already."""
+
+
+class NotHeld(Conflict):
+    """There is no hold to release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Stops every outgoing leg, give-backs and deadlines included. `owner` answers for it; `why` is for staff only."""
+
+    owner: str
+    why: str
+    since: datetime
+
+
 @dataclass(eq=False, kw_only=True)
 class Transaction(Aggregate):
-    """A Deposit. `amount` is what the customer pays (KES), `payout` what they get (USD); `rate` is locked.
+    """`amount` is what the customer sends, `payout` what they get; `rate` is locked.
 
-    Everything above `status` is frozen when it is created. `next_step_at` is when the sweeper looks at it again
-    (None: nothing is left to do by itself), `attempts` counts the tries of the present step, `payments` and
-    `transfers` its provider requests.
+    Everything above `status` is frozen when it is created, but a withdrawal's rate and payout. `next_step_at` is when
+    the sweeper looks at it again (None: nothing is left to do by itself), `attempts` counts the tries of the present
+    step, `payments` and `transfers` are its requests at M-Pesa and at Deriv, of all legs, oldest first.
     """
+
+    type: ClassVar[TransactionType]
 
     id: TransactionId
     user_id: UserId
@@ -114,193 +183,95 @@ class Transaction(Aggregate):
     login: DerivLogin
     agent: str
     created_at: datetime
-    type: TransactionType = TransactionType.DEPOSIT
     step_version: int = STEP_VERSION
+    min_payout: Money | None = None
 
     status: TransactionStatus = S.CREATED
     updated_at: datetime
     version: int = 0
     next_step_at: datetime | None = None
+    behind: int = 0  # how many unfinished ones the customer had: it waits for a budget that much longer
     attempts: int = 0
     failures: int = 0  # of our own code in a row
     login_checked_at: datetime | None = None
-    confirmed_at: datetime | None = None
+    confirmed_at: datetime | None = None  # when the customer's money was proven to have come
     expected_by: datetime | None = None
     failure_code: str = ""
     failure_detail: str = ""
     attention_from: TransactionStatus | None = None
-    deriv_transfer_id: DerivTransferId | None = None
+    deriv_transfer_id: DerivTransferId | None = None  # the entry in the agent's book
+    mpesa_receipt: str = ""  # of what M-Pesa paid out
+    outflow: Outflow = Outflow.NONE
+    hold: Hold | None = None
 
     payments: list[MpesaRequest] = field(default_factory=list)
     transfers: list[DerivTransfer] = field(default_factory=list)
-    prompt_busy: bool = False  # another prompt is open on this phone
+    knows_payments: bool = False  # its requests at M-Pesa are attached
     touched: bool = False  # a verb ran: there is something to save
     changed: list[ProviderRequest] = field(default_factory=list)  # requests that a verb changed
     reserve_again: bool = False  # re-opened after its reservation was released
-
-    @classmethod
-    def create(
-        cls,
-        id: TransactionId,
-        *,
-        user_id: UserId,
-        quote_id: QuoteId,
-        amount: Money,
-        rate: LockedRate,
-        phone: Phone,
-        login: DerivLogin,
-        agent: str,
-        login_checked_at: datetime | None,
-        at: datetime,
-    ) -> "Transaction":
-        """Step 1: accepted, nothing asked of a provider.
-
-        `payout` follows from the locked rate, rounded down to the cent.
-        """
-        transaction = cls(
-            id=id,
-            user_id=user_id,
-            quote_id=quote_id,
-            amount=amount,
-            payout=rate.buy(amount),
-            rate=rate,
-            phone=phone,
-            login=login,
-            agent=agent,
-            login_checked_at=login_checked_at,
-            created_at=at,
-            updated_at=at,
-            next_step_at=at + HEAD_START,
-            expected_by=at + timedelta(minutes=5),
-            touched=True,
-        )
-        transaction.transitions.append(Transition("", S.CREATED, at))
-        transaction.record(
-            TransactionCreated(
-                transaction_id=id,
-                user_id=user_id,
-                type=transaction.type,
-                amount=amount,
-                quote_id=quote_id,
-                occurred_at=at,
-            )
-        )
-        return transaction
+    notes: list[AuditRecord] = field(default_factory=list)  # for the audit log, besides the changes of status
 
     # --- what stands --------------------------------------------------------------------------------------------
 
-    @property
-    def payment(self) -> MpesaRequest | None:
-        """The newest attempt to be paid."""
-        return self.payments[-1] if self.payments else None
+    def at_mpesa(self, *legs: Leg) -> list[MpesaRequest]:
+        """Its attempts of these legs at M-Pesa, oldest first."""
+        return [request for request in self.payments if request.leg in legs]
+
+    def at_deriv(self, *legs: Leg) -> list[DerivTransfer]:
+        """Its attempts of these legs at Deriv, oldest first."""
+        return [transfer for transfer in self.transfers if transfer.leg in legs]
 
     @property
-    def transfer(self) -> DerivTransfer | None:
-        """The newest attempt to pay Deriv."""
-        return self.transfers[-1] if self.transfers else None
+    def outgoing(self) -> list[ProviderRequest]:
+        """The attempts by which money leaves us, payouts and give-backs."""
+        return [request for request in (*self.payments, *self.transfers) if request.leg.is_outgoing]
 
     @property
-    def open_transfers(self) -> list[DerivTransfer]:
-        """Attempts whose money may have moved, or still may."""
-        return [transfer for transfer in self.transfers if transfer.status.may_take_effect]
+    def has_left(self) -> bool:
+        """Whether some attempt of either way took effect: then nothing more may leave."""
+        return any(request.status is RequestStatus.DONE for request in self.outgoing)
 
     @property
     def is_paid(self) -> bool:
-        """Whether M-Pesa has proven the payment (and it is posted)."""
+        """Whether the customer's own leg is proven (and posted)."""
         return self.confirmed_at is not None
 
     # --- verbs --------------------------------------------------------------------------------------------------
 
-    def login_is_good(self, *, at: datetime) -> None:
-        """Deriv says that the login may be credited."""
-        self.login_checked_at = at
-        self._again(at, at=at)
+    def choose(self, way: Outflow, *, at: datetime) -> None:
+        """Payout or give-back. Raises `OtherWayOpen` unless every attempt of the other way is proven dead.
+
+        An attempt that surely was not sent is closed with it. Its requests must be attached. Asked again at each
+        intent: what was chosen may have been overtaken by a late proof of the other way.
+        """
+        others = [r for r in self.outgoing if r.leg.is_give_back is not (way is Outflow.GIVE_BACK)]
+        for request in others:
+            if request.status is RequestStatus.NOT_SENT:
+                request.status, request.outcome_at = RequestStatus.CLOSED, at
+                self.change(request)
+        if any(not request.status.is_dead for request in others):
+            raise OtherWayOpen(f"{self.id}: money may have left by {self.outflow}, so that {way} is not safe")
+        self.outflow = way
+        self._touch(at)
 
     def reject(self, code: str, detail: str, *, at: datetime) -> None:
-        """Before anything was asked of the customer."""
+        """Before anything was asked of the customer or of Deriv."""
         self._end(S.REJECTED, code, detail, at=at)
 
-    def expire(self, *, at: datetime) -> None:
-        """The rate's lock ran out, and surely nobody was charged."""
-        self._end(
-            S.EXPIRED,
-            "quote_expired",
-            "The rate was no longer valid. Nothing was charged. Please ask for a new quote.",
-            at=at,
-        )
-
-    def ask_for_payment(self, request: MpesaRequest, *, until: datetime, at: datetime) -> None:
-        """Step 2: the prompt goes out with `request`; `until` its outcome is awaited from this sender."""
-        if self.status is not S.AWAITING_MPESA:
-            self._move_to(S.AWAITING_MPESA, at=at)
-        if request not in self.payments:
-            self.payments.append(request)
-            self.attempts = 0
-        self.next_step_at = until
-        self._touch(at)
-
-    def confirm(self, *, at: datetime) -> None:
-        """Step 3: the payment is proven.
-
-        Without a rate that still holds it is given back, never converted at the old one.
-        """
-        self.confirmed_at = at
-        self.failure_code = self.failure_detail = ""
-        if self.rate.holds(at):
-            self.reserve_again = (self.attention_from or self.status) in FINAL
-            self._move_to(S.MPESA_CONFIRMED, at=at)
-            self._again(at, at=at)
-        else:
-            self.give_back("rate_expired", "The payment came after the rate had expired. It will be refunded.", at=at)
-
     def fail(self, code: str, detail: str, *, at: datetime) -> None:
-        """M-Pesa's own word: nothing was paid. Stays open to late proof."""
+        """The provider's own word: nothing was taken. Stays open to late proof."""
         self._end(S.FAILED, code, detail, at=at)
-
-    def send_to_deriv(self, transfer: DerivTransfer, *, until: datetime, at: datetime) -> None:
-        """Step 4: the intent; `until` its outcome is awaited from this sender."""
-        if self.status is not S.DERIV_TRANSFER_SENT:
-            self._move_to(S.DERIV_TRANSFER_SENT, at=at)
-        if transfer not in self.transfers:
-            self.transfers.append(transfer)
-            self.attempts = 0
-        self.next_step_at = until
-        self._touch(at)
-
-    def complete(self, transfer: DerivTransferId, *, at: datetime) -> None:
-        """Step 5: Deriv has credited the login. Raises `IllegalTransition` unless a transfer was sent."""
-        self._move_to(S.COMPLETED, at=at)
-        self.deriv_transfer_id = transfer
-        self.next_step_at = None
-        self.failure_code = self.failure_detail = ""
-        self.record(
-            TransactionCompleted(
-                transaction_id=self.id,
-                user_id=self.user_id,
-                type=self.type,
-                amount=self.amount,
-                payout=self.payout,
-                occurred_at=at,
-            )
-        )
-
-    def give_back(self, code: str, detail: str, *, at: datetime) -> None:
-        """The paid money has to go back: waits in REFUND_PENDING for a give-back, and is shown to a person."""
-        self._move_to(S.REFUND_PENDING, at=at, why=code)
-        self.failure_code, self.failure_detail = code, detail
-        self.next_step_at = None
-        reason = f"refund_pending:{code}"[:64]
-        self.record(AttentionNeeded(transaction_id=self.id, user_id=self.user_id, reason=reason, occurred_at=at))
 
     def need_attention(self, reason: str, *, at: datetime) -> None:
         """The saga's own steps ran out, or proofs contradict: a person is shown it. Remembers where it came from."""
         if self.status is not S.NEEDS_ATTENTION:
             self.attention_from = self.status
             self._move_to(S.NEEDS_ATTENTION, at=at, why=reason)
-        self.failure_code = reason
+        self.failure_code = reason[:64]
         self.next_step_at = None
         self._touch(at)
-        self.record(AttentionNeeded(transaction_id=self.id, user_id=self.user_id, reason=reason, occurred_at=at))
+        self._show(reason, at)
 
     def resume(self, *, why: str, at: datetime) -> None:
         """A person sends it back to where it came from. Raises `NothingToResume`."""
@@ -310,6 +281,36 @@ class Transaction(Aggregate):
         self.failure_code = ""
         self._again(at, at=at)
 
+    def redirect(self, phone: Phone, login: DerivLogin, agent: str, *, why: str, at: datetime) -> None:
+        """Two people chose another destination of the same customer. Raises `OtherWayOpen` unless nothing is out.
+
+        An attempt that surely was not sent is closed, for its destination is fixed.
+        """
+        for request in self.outgoing:
+            if request.status is RequestStatus.NOT_SENT:
+                request.status, request.outcome_at = RequestStatus.CLOSED, at
+                self.change(request)
+        if any(not request.status.is_dead for request in self.outgoing):
+            raise OtherWayOpen(f"{self.id}: money may have gone to the destination that it had")
+        self.phone, self.login, self.agent = phone, login, agent
+        self._note("transaction.redirected", why, at)
+
+    def hold_back(self, hold: Hold, *, at: datetime) -> None:
+        """AML or law: nothing leaves until it is released. Raises `AlreadyHeld`."""
+        if self.hold is not None:
+            raise AlreadyHeld(f"{self.id} is held by {self.hold.owner}")
+        self.hold = hold
+        self._note("transaction.held", hold.why, at, owner=hold.owner)
+
+    def release_hold(self, *, why: str, at: datetime) -> None:
+        """What was due while it was held is due now. Raises `NotHeld`."""
+        if self.hold is None:
+            raise NotHeld(f"{self.id} is not held")
+        self._note("transaction.released", why, at, owner=self.hold.owner)
+        self.hold = None
+        if self.next_step_at is not None:
+            self._again(at, at=at)
+
     def wait(self, until: datetime, *, at: datetime) -> None:
         """Nothing new: looked at again `until` then."""
         self.attempts += 1
@@ -318,10 +319,44 @@ class Transaction(Aggregate):
             self.expected_by = until + timedelta(minutes=1)
         self._touch(at)
 
+    def queue(self, *, at: datetime, expected_by: datetime | None = None) -> None:
+        """The provider's budget has no room: stays due, and is picked from the table by its turn, which it keeps."""
+        self.next_step_at = min(self.next_step_at or at, at)
+        if expected_by and (self.expected_by is None or self.expected_by < expected_by):
+            self.expected_by = expected_by
+        self._touch(at)
+
     def step_failed(self, until: datetime, *, at: datetime) -> None:
         """Our own code raised, and nothing of the step was kept: looked at again `until` then."""
         self.failures += 1
         self.next_step_at = until
+        self._touch(at)
+
+    def sends(self, request: ProviderRequest, *, until: datetime, at: datetime) -> None:
+        """An attempt goes out with this commit, for the first time or again; `until` its outcome is awaited."""
+        mine: list[MpesaRequest] | list[DerivTransfer] = (
+            self.payments if isinstance(request, MpesaRequest) else self.transfers
+        )
+        if request not in mine:
+            mine.append(request)  # type: ignore[arg-type]
+            self.attempts = 0
+        self.next_step_at = until
+        self._touch(at)
+
+    def asks(self, query: MpesaRequest, *, until: datetime | None, at: datetime) -> None:
+        """A status query goes out; `until` its answer is awaited, where no other timer has to stay as it is."""
+        self.payments.append(query)
+        self.attempts += 1
+        self.next_step_at = until or self.next_step_at
+        self._touch(at)
+
+    def look_again(self, *, at: datetime) -> None:
+        """A provider's book shows money of this one: its next step is due, also where it had ended."""
+        self._again(at, at=at)
+
+    def rest(self, *, at: datetime) -> None:
+        """Nothing is left to do by itself."""
+        self.next_step_at = None
         self._touch(at)
 
     def asked(self, request: ProviderRequest, *, asked_at: datetime, at: datetime) -> None:
@@ -335,11 +370,31 @@ class Transaction(Aggregate):
         if request not in self.changed:
             self.changed.append(request)
 
+    def pull_notes(self) -> list[AuditRecord]:
+        """Hands over the notes since the last call."""
+        notes, self.notes = self.notes, []
+        return notes
+
     # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _completed(self, *, at: datetime) -> None:
+        self._move_to(S.COMPLETED, at=at)
+        self.next_step_at = None
+        self.failure_code = self.failure_detail = ""
+        self.record(
+            TransactionCompleted(
+                transaction_id=self.id,
+                user_id=self.user_id,
+                type=self.type,
+                amount=self.amount,
+                payout=self.payout,
+                occurred_at=at,
+            )
+        )
 
     def _end(self, status: TransactionStatus, code: str, detail: str, *, at: datetime) -> None:
         self._move_to(status, at=at, why=code)
-        self.failure_code, self.failure_detail = code, detail
+        self.failure_code, self.failure_detail = code[:64], detail[:255]
         self.next_step_at = None
         self.record(
             TransactionEnded(
@@ -347,13 +402,20 @@ class Transaction(Aggregate):
             )
         )
 
+    def _show(self, reason: str, at: datetime) -> None:
+        self.record(AttentionNeeded(transaction_id=self.id, user_id=self.user_id, reason=reason[:64], occurred_at=at))
+
+    def _note(self, action: str, why: str, at: datetime, **details: str) -> None:
+        self.notes.append(AuditRecord(action, "transaction", str(self.id), at, why=why, details=dict(details)))
+        self._touch(at)
+
     def _again(self, when: datetime, *, at: datetime) -> None:
         self.attempts = 0
         self.next_step_at = when
         self._touch(at)
 
     def _move_to(self, status: TransactionStatus, *, at: datetime, why: str = "") -> None:
-        if status not in NEXT[self.status]:
+        if status not in NEXT[self.type].get(self.status, frozenset()):
             raise IllegalTransition(f"{self.id}: {self.status} to {status}")
         self.transitions.append(Transition(self.status, status, at, why))
         if self.status is S.NEEDS_ATTENTION:
@@ -364,3 +426,8 @@ class Transaction(Aggregate):
     def _touch(self, at: datetime) -> None:
         self.updated_at = at
         self.touched = True
+
+
+def newest(requests: Sequence[ProviderRequest] | Iterable[ProviderRequest]) -> ProviderRequest | None:
+    """The last attempt, if there is one."""
+    return max(requests, key=lambda request: request.attempt, default=None)

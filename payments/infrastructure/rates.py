@@ -5,13 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 
 from payments import models
-from shared_kernel.domain.errors import Conflict, Unavailable, Unprocessable
+from payments.domain.ports import RateStale
+from payments.domain.transaction import TransactionType
+from shared_kernel.domain.errors import Conflict, Unprocessable
 from shared_kernel.domain.money import Currency, LockedRate
 from shared_kernel.domain.ports import AuditLog, AuditRecord, UnitOfWork
-
-
-class RateStale(Unavailable):
-    """The newest rate is no longer valid: no new quotes until staff set one."""
 
 
 class SamePerson(Conflict):
@@ -29,11 +27,12 @@ class RateTable:
     audit: AuditLog
     unit_of_work: UnitOfWork
 
-    def lock(self, *, at: datetime) -> LockedRate:
+    def lock(self, type: TransactionType, *, at: datetime) -> LockedRate:
         row = models.ExchangeRate.objects.filter(valid_from__lte=at).order_by("-valid_from", "-id").first()
         if row is None or row.valid_until <= at:
             raise RateStale("there is no valid exchange rate right now: please try again later")
-        rate = (row.mid * (10_000 + row.margin_bps) / 10_000).quantize(Decimal("0.00000001"))
+        margin = row.margin_bps if type is TransactionType.DEPOSIT else -row.margin_bps
+        rate = (row.mid * (10_000 + margin) / 10_000).quantize(Decimal("0.00000001"))
         return LockedRate(Currency.USD, Currency.KES, row.mid, rate, f"table:{row.id}", at, row.valid_until)
 
     def set_rate(

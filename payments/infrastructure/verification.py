@@ -9,69 +9,92 @@ from uuid import UUID
 
 from django.db import connection
 
+from payments.infrastructure.withdrawal_verification import DETAIL, WITHDRAWALS
 from shared_kernel.models import AuditLog
 from wallet.facade import Finding
 
-# A Transaction's float legs, by purpose: the entries that carry a provider's key.
-_LEGS = """
+_BOOKED = "purpose = 'deposit_sent' AND provider_key IS NOT NULL"
+_TAKEN_BACK = "purpose = 'deposit_sent_undone' AND provider_key IS NOT NULL"
+_GIVEN_BACK = "purpose IN ('deposit_refunded', 'deposit_reversed')"
+# A deposit's float legs, by purpose: the entries that carry a provider's key. What was undone does not count.
+_LEGS = f"""
     FROM transactions t LEFT JOIN (
         SELECT transaction_id,
-            SUM(CASE WHEN purpose = 'deposit_received' THEN 1 ELSE 0 END) AS received,
-            SUM(CASE WHEN purpose = 'deposit_received' THEN amount ELSE 0 END) AS received_amount,
-            SUM(CASE WHEN purpose = 'deposit_sent' AND provider_key IS NOT NULL THEN 1 ELSE 0 END) AS sent,
-            SUM(CASE WHEN purpose = 'deposit_sent' AND provider_key IS NOT NULL THEN amount ELSE 0 END) AS sent_amount,
+            SUM(CASE WHEN purpose IN ('deposit_received', 'suspense_matched') THEN 1 ELSE 0 END) AS received,
+            SUM(CASE WHEN purpose IN ('deposit_received', 'suspense_matched') THEN amount
+                WHEN purpose = 'deposit_excess' THEN -amount ELSE 0 END) AS received_amount,
+            SUM(CASE WHEN {_BOOKED} THEN 1 WHEN {_TAKEN_BACK} THEN -1 ELSE 0 END) AS sent,
+            SUM(CASE WHEN {_BOOKED} THEN amount WHEN {_TAKEN_BACK} THEN -amount ELSE 0 END) AS sent_amount,
+            SUM(CASE WHEN {_TAKEN_BACK} THEN 1 ELSE 0 END) AS taken_back,
+            SUM(CASE WHEN {_GIVEN_BACK} THEN amount WHEN purpose = 'deposit_refunded_undone' THEN -amount
+                ELSE 0 END) AS returned,
             SUM(CASE WHEN purpose = 'duplicate_sent' THEN 1 ELSE 0 END) AS duplicates,
             COUNT(*) AS entries
         FROM ledger_entries WHERE transaction_id IS NOT NULL GROUP BY transaction_id
     ) e ON e.transaction_id = t.id
     WHERE t.type = 'deposit' AND
-"""
+"""  # noqa: S608 - our own names
 _COMPLETED = f"""
     SELECT t.id, COALESCE(e.received, 0), COALESCE(e.received_amount, 0), t.amount, COALESCE(e.sent, 0),
         COALESCE(e.sent_amount, 0), t.payout_amount {_LEGS}
-    t.status = 'COMPLETED' AND (COALESCE(e.received, 0) <> 1 OR e.received_amount <> t.amount
+    t.status = 'COMPLETED' AND (COALESCE(e.received, 0) = 0 OR e.received_amount <> t.amount OR e.returned <> 0
         OR COALESCE(e.sent, 0) <> 1 OR e.sent_amount <> t.payout_amount)
     ORDER BY t.id LIMIT 1
 """
-_TWICE = """
-    SELECT DISTINCT t.id, t.status FROM ledger_entries e JOIN transactions t ON t.id = e.transaction_id
-    WHERE e.purpose = 'duplicate_sent' AND t.status <> 'NEEDS_ATTENTION' ORDER BY t.id LIMIT 1000
+_TO_BE_SHOWN = """
+    SELECT DISTINCT t.id, t.status, e.purpose FROM ledger_entries e JOIN transactions t ON t.id = e.transaction_id
+    WHERE e.purpose IN ('duplicate_sent', 'uncovered', 'payout_short', 'payout_over')
+        AND t.status <> 'NEEDS_ATTENTION' ORDER BY t.id LIMIT 1000
 """
+_WHAT = {
+    "duplicate_sent": "booked twice",
+    "uncovered": "paid out uncovered",
+    "payout_short": "paid less than was due",
+    "payout_over": "paid more than was due",
+}
 _UNPAID = f"""
     SELECT t.id, t.status, e.entries {_LEGS}
     t.status IN ('CREATED', 'UNDER_REVIEW', 'AWAITING_MPESA', 'REJECTED', 'EXPIRED', 'FAILED') AND e.entries > 0
     ORDER BY t.id LIMIT 1
 """
 _RECEIVED = f"""
-    SELECT t.id, t.status, COALESCE(e.received, 0), COALESCE(e.received_amount, 0), t.amount, e.entries {_LEGS}
-    (t.status IN ('MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT')
-        AND (COALESCE(e.received, 0) <> 1 OR e.received_amount <> t.amount OR e.entries <> 1)
-    OR t.status = 'REFUND_PENDING' AND (COALESCE(e.received, 0) = 0 OR e.sent <> 0 OR e.duplicates <> 0))
+    SELECT t.id, t.status, COALESCE(e.received, 0), COALESCE(e.received_amount, 0), t.amount, COALESCE(e.sent, 0),
+        COALESCE(e.returned, 0) {_LEGS}
+    (t.status IN ('MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT') AND (COALESCE(e.received, 0) = 0
+        OR e.received_amount <> t.amount OR e.sent <> 0 OR e.returned <> 0 OR e.duplicates <> 0)
+    OR t.status = 'REFUND_PENDING'
+        AND (COALESCE(e.received, 0) = 0 OR e.sent <> 0 OR e.returned <> 0 OR e.duplicates <> 0)
+    OR t.status = 'REFUNDED'
+        AND (COALESCE(e.received, 0) = 0 OR e.sent <> 0 OR e.returned <> e.received_amount))
     ORDER BY t.id LIMIT 1
 """
 _SHOWN = f"""
     SELECT t.id, COALESCE(e.received, 0), COALESCE(e.sent, 0) {_LEGS}
     t.status = 'NEEDS_ATTENTION' AND ((t.confirmed_at IS NULL) <> (COALESCE(e.received, 0) = 0)
-        OR (t.deriv_transfer_id = '') <> (COALESCE(e.sent, 0) = 0))
+        OR t.deriv_transfer_id = '' AND COALESCE(e.sent, 0) <> 0
+        OR t.deriv_transfer_id <> '' AND COALESCE(e.sent, 0) = 0 AND COALESCE(e.taken_back, 0) = 0)
     ORDER BY t.id LIMIT 1
 """
 _ORPHAN = """
     SELECT e.seq, e.reference FROM ledger_entries e LEFT JOIN transactions t ON t.id = e.transaction_id
     WHERE e.transaction_id IS NOT NULL AND t.id IS NULL ORDER BY e.seq LIMIT 1
 """
-_IN_TRANSIT = """
-    SELECT who, SUM(held), SUM(expected) FROM (
-        SELECT REPLACE(a.owner, '-', '') AS who, b.credit_balance AS held, 0 AS expected
-        FROM ledger_balances b JOIN ledger_accounts a ON a.id = b.account_id
-        WHERE a.kind = 'customer_in_transit' AND a.currency = 'KES' AND b.credit_balance <> 0
-        UNION ALL
-        SELECT LOWER(HEX(t.user_id)), 0, CASE WHEN e.purpose = 'deposit_received' THEN e.amount ELSE -e.amount END
+_OPEN = """('MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT', 'REFUND_PENDING', 'DERIV_DEBITED', 'RATE_LOCKED',
+            'MPESA_DISBURSING', 'CREDIT_BACK_PENDING', 'NEEDS_ATTENTION')"""
+_MOVED = f"""
+        SELECT LOWER(HEX(t.user_id)), e.currency, 0, {{sign}}e.amount
         FROM transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-        WHERE t.type = 'deposit' AND e.purpose IN ('deposit_received', 'deposit_excess') AND (
-            t.status IN ('MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT', 'REFUND_PENDING')
-            OR t.status = 'NEEDS_ATTENTION' AND t.deriv_transfer_id = '')
-    ) AS sums GROUP BY who HAVING SUM(held) <> SUM(expected) ORDER BY who LIMIT 1
-"""
+        JOIN ledger_accounts a ON a.id = e.{{side}}_account_id
+        WHERE a.kind = 'customer_in_transit' AND t.status IN {_OPEN}
+"""  # noqa: S608 - our own names
+_IN_TRANSIT = f"""
+    SELECT who, currency, SUM(held), SUM(expected) FROM (
+        SELECT REPLACE(a.owner, '-', '') AS who, a.currency AS currency, b.credit_balance AS held, 0 AS expected
+        FROM ledger_balances b JOIN ledger_accounts a ON a.id = b.account_id
+        WHERE a.kind = 'customer_in_transit' AND b.credit_balance <> 0
+        UNION ALL {_MOVED.format(side="credit", sign="")} UNION ALL {_MOVED.format(side="debit", sign="-")}
+    ) AS sums GROUP BY who, currency HAVING SUM(held) <> SUM(expected) ORDER BY who, currency LIMIT 1
+"""  # noqa: S608 - our own names
 _RESERVED = """
     SELECT account, SUM(kept), SUM(promised) FROM (
         SELECT account, reserved AS kept, 0 AS promised FROM float_accounts
@@ -81,16 +104,18 @@ _RESERVED = """
 _NOT_ON_THE_WAY = """
     SELECT r.transaction_id, COALESCE(t.status, 'no Transaction')
     FROM float_reservations r LEFT JOIN transactions t ON t.id = r.transaction_id
-    WHERE r.released_at IS NULL AND (t.id IS NULL OR t.deriv_transfer_id <> '' OR t.status IN
-        ('COMPLETED', 'REJECTED', 'EXPIRED', 'FAILED', 'REFUNDED', 'REFUND_PENDING'))
+    WHERE r.released_at IS NULL AND (t.id IS NULL OR t.type = 'deposit' AND t.deriv_transfer_id <> '' OR t.status IN
+        ('COMPLETED', 'REJECTED', 'EXPIRED', 'FAILED', 'REFUNDED', 'REFUND_PENDING', 'CREDIT_BACK_PENDING', 'REVERSED'))
     ORDER BY r.transaction_id LIMIT 1
 """
+# A deposit's payout leaves the agent's float; a withdrawal's a shortcode's, with M-Pesa's fee kept beside it.
 _NOT_RESERVED = """
     SELECT t.id, t.status FROM transactions t
-    LEFT JOIN float_reservations r ON r.transaction_id = t.id AND r.released_at IS NULL AND r.amount = t.payout_amount
-        AND r.account = t.agent
-    WHERE t.type = 'deposit' AND r.transaction_id IS NULL AND t.status IN
-        ('CREATED', 'UNDER_REVIEW', 'AWAITING_MPESA', 'MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT')
+    LEFT JOIN float_reservations r ON r.transaction_id = t.id AND r.released_at IS NULL AND (
+        t.type = 'deposit' AND r.amount = t.payout_amount AND r.account = t.agent
+        OR t.type = 'withdrawal' AND r.amount >= t.payout_amount AND r.account LIKE 'mpesa:%')
+    WHERE r.transaction_id IS NULL AND t.status IN ('CREATED', 'UNDER_REVIEW', 'AWAITING_MPESA', 'MPESA_CONFIRMED',
+        'DERIV_TRANSFER_SENT', 'DERIV_DEBIT_SENT', 'DERIV_DEBITED', 'RATE_LOCKED', 'MPESA_DISBURSING')
     ORDER BY t.id LIMIT 1
 """
 
@@ -100,21 +125,24 @@ def verify_statuses() -> Iterator[Finding]:
     for id, received, paid, amount, sent, credited, payout in _rows(_COMPLETED):
         legs = f"{received} legs received {paid} of {amount}, {sent} sent {credited} of {payout}"
         yield _finding("statuses", id, f"COMPLETED, but {legs}")
-    for id, status in _rows(_TWICE):
+    for id, status, purpose in _rows(_TO_BE_SHOWN):
         if not _was_shown(id):
-            yield _finding("statuses", id, f"{status} and booked twice, but no person was shown it")
+            yield _finding("statuses", id, f"{status} and {_WHAT[purpose]}, but no person was shown it")
             break
     for id, status, entries in _rows(_UNPAID):
         yield _finding("statuses", id, f"{status} is unpaid, but has {entries} entries")
-    for id, status, received, paid, amount, entries in _rows(_RECEIVED):
-        legs = f"{received} legs received {paid} of {amount}, {entries or 0} entries in all"
+    for id, status, received, paid, amount, sent, returned in _rows(_RECEIVED):
+        legs = f"{received} legs received {paid} of {amount}, {sent} sent, {returned} went back"
         yield _finding("statuses", id, f"{status}, but {legs}")
     for id, received, sent in _rows(_SHOWN):
         yield _finding("statuses", id, f"NEEDS_ATTENTION, but its row and its {received} + {sent} legs disagree")
+    for id, *facts in _rows(WITHDRAWALS):
+        yield _finding("statuses", id, DETAIL.format(*facts))
     for seq, reference in _rows(_ORPHAN):
         yield Finding("statuses", f"ledger_entries {seq} ({reference})", "its Transaction does not exist")
-    for who, held, expected in _rows(_IN_TRANSIT):
-        yield Finding("on_the_way", f"user {UUID(who)}", f"in transit are {held}, their Transactions make {expected}")
+    for who, currency, held, expected in _rows(_IN_TRANSIT):
+        detail = f"in transit are {held} {currency}, their Transactions make {expected}"
+        yield Finding("on_the_way", f"user {UUID(who)}", detail)
     for account, kept, promised in _rows(_RESERVED):
         yield Finding("reservations", f"float_accounts {account}", f"{kept} is kept, the rows make {promised}")
     for id, status in _rows(_NOT_ON_THE_WAY):

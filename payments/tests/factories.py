@@ -5,18 +5,32 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from deriv_integration.facade import deriv
 from payments import models
-from payments.domain.transaction import FINAL, Transaction, TransactionStatus as S, TransactionType
-from payments.facade import deposits, transactions
+from payments.application.withdrawal import least_of
+from payments.domain.deposit import Deposit
+from payments.domain.transaction import FINAL, Outflow, TransactionStatus as S, TransactionType
+from payments.domain.withdrawal import Withdrawal
+from payments.facade import deposits, transactions, withdrawals
 from shared_kernel.domain.events import Transition
 from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Currency, LockedRate, Money
-from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransfer, Leg, RequestStatus
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from wallet.facade import deriv_agent, ledger
 
 AGENT, SHORTCODE = "CR900001", "174379"
-MID, RATE = Decimal("129.50000000"), Decimal("131.96050000")
+MID, RATE, SELLS = Decimal("129.50000000"), Decimal("131.96050000"), Decimal("127.03950000")
+CHOSEN = {
+    S.DERIV_TRANSFER_SENT: Outflow.PAYOUT,
+    S.COMPLETED: Outflow.PAYOUT,
+    S.REFUND_PENDING: Outflow.GIVE_BACK,
+    S.REFUNDED: Outflow.GIVE_BACK,
+    S.MPESA_DISBURSING: Outflow.PAYOUT,
+    S.CREDIT_BACK_PENDING: Outflow.GIVE_BACK,
+    S.REVERSED: Outflow.GIVE_BACK,
+}
+DEBITED = {S.DERIV_DEBITED, S.RATE_LOCKED, S.MPESA_DISBURSING, S.CREDIT_BACK_PENDING}
 RECEIVED = {S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING}
 
 
@@ -39,12 +53,10 @@ def a_rate(*, at: datetime, holds: timedelta = timedelta(minutes=30), **over: An
     return LockedRate(Currency.USD, Currency.KES, **given)
 
 
-def a_deposit(
-    *, shillings: int = 1300, at: datetime | None = None, user: UUID | None = None, **over: Any
-) -> Transaction:
+def a_deposit(*, shillings: int = 1300, at: datetime | None = None, user: UUID | None = None, **over: Any) -> Deposit:
     """A new one, not stored; `over` are attributes to change."""
     at = at or now()
-    deposit = Transaction.create(
+    deposit = Deposit.create(
         TransactionId(over.pop("id", None) or new_id()),
         user_id=UserId(user or new_id()),
         quote_id=QuoteId(new_id()),
@@ -58,7 +70,32 @@ def a_deposit(
     )
     for name, value in over.items():
         setattr(deposit, name, value)
+    deposit.outflow = over.get("outflow", CHOSEN.get(deposit.status, Outflow.NONE))
     return deposit
+
+
+def a_withdrawal(
+    *, cents: int = 10_00, at: datetime | None = None, user: UUID | None = None, **over: Any
+) -> Withdrawal:
+    """A new one, not stored, with its debit that was not sent yet; `over` are attributes to change."""
+    at = at or now()
+    rate = over.pop("rate", None) or a_rate(at=at, rate=SELLS)
+    withdrawal = Withdrawal.create(
+        TransactionId(over.pop("id", None) or new_id()),
+        user_id=UserId(user or new_id()),
+        quote_id=QuoteId(new_id()),
+        amount=usd(cents),
+        rate=rate,
+        min_payout=least_of(rate.sell(usd(cents))),
+        phone=Phone("254712345678"),
+        login=DerivLogin(DerivPlatform.WS_V3, "CR100001"),
+        agent=AGENT,
+        at=at,
+    )
+    for name, value in over.items():
+        setattr(withdrawal, name, value)
+    withdrawal.outflow = over.get("outflow", CHOSEN.get(withdrawal.status, Outflow.NONE))
+    return withdrawal
 
 
 def a_float(dollars: int = 100_000, agent: str = AGENT) -> None:
@@ -67,7 +104,7 @@ def a_float(dollars: int = 100_000, agent: str = AGENT) -> None:
         ledger.post_opening(deriv_agent(agent), usd(dollars * 100), reference=f"test:{new_id()}", at=now())
 
 
-def a_stored_deposit(status: S = S.CREATED, **given: Any) -> Transaction:
+def a_stored_deposit(status: S = S.CREATED, **given: Any) -> Deposit:
     """Committed in that status, with the entries and the reservation that belong to it. Needs `a_float`."""
     deposit = a_deposit(**given)
     at = deposit.created_at
@@ -80,11 +117,11 @@ def a_stored_deposit(status: S = S.CREATED, **given: Any) -> Transaction:
     return deposit
 
 
-def _went_to(id: TransactionId, status: S, at: datetime) -> Transaction:
+def _went_to(id: TransactionId, status: S, at: datetime) -> Deposit:
     with unit_of_work():
         [deposit] = transactions.get_many([id], TransactionType.DEPOSIT)
         deposit.transitions.append(Transition(deposit.status, status, at))
-        deposit.status, deposit.touched = status, True
+        deposit.status, deposit.touched, deposit.outflow = status, True, CHOSEN.get(status, deposit.outflow)
         if status in RECEIVED:
             deposit.confirmed_at = at
             receive(deposit)
@@ -97,7 +134,44 @@ def _went_to(id: TransactionId, status: S, at: datetime) -> Transaction:
     return deposit
 
 
-def receive(deposit: Transaction, amount: Money | None = None) -> None:
+def a_stored_withdrawal(status: S = S.CREATED, **given: Any) -> Withdrawal:
+    """Committed in that status, with its debit, entries and reservation. Needs `a_float`; no payout was sent."""
+    withdrawal = a_withdrawal(**given)
+    at, paid = withdrawal.created_at, status in DEBITED
+    account, amount = withdrawals.float_of(withdrawal)
+    debit = deriv.new_transfer(
+        withdrawal.id, Leg.DERIV_DEBIT, 1, withdrawal.login, withdrawal.agent, withdrawal.amount, at=at
+    )
+    debit.status, debit.verification_code = RequestStatus.NOT_SENT, "" if paid else "123456"
+    with unit_of_work():
+        transactions.save_many([withdrawal])
+        deriv.record([debit])
+        withdrawals.reservations.reserve(account, withdrawal.id, amount, at=at, beyond=True)
+    if status is S.CREATED:
+        return withdrawal
+    with unit_of_work():
+        [read] = transactions.get_many([withdrawal.id], TransactionType.WITHDRAWAL)
+        read.transitions.append(Transition(read.status, status, at))
+        read.status, read.touched, read.outflow, read.next_step_at = status, True, CHOSEN.get(status, Outflow.NONE), at
+        if paid:
+            _debited(read, debit, exchanged=status in {S.RATE_LOCKED, S.MPESA_DISBURSING}, at=at)
+        withdrawals.save([read], ())
+    stored: Withdrawal = read
+    return stored
+
+
+def _debited(withdrawal: Withdrawal, debit: DerivTransfer, *, exchanged: bool, at: datetime) -> None:
+    entry = str(new_id().int)[:18]
+    debit.status, debit.provider_transaction_id = RequestStatus.DONE, entry
+    withdrawal.change(debit)
+    withdrawal.confirmed_at, withdrawal.deriv_transfer_id = at, DerivTransferId(entry)
+    who = (withdrawal.id, withdrawal.user_id, withdrawal.amount)
+    ledger.post_withdrawal_debited(*who, agent=AGENT, provider_key=f"deriv:{AGENT}:{entry}", at=at)
+    if exchanged:
+        ledger.post_withdrawal_exchanged(*who, split=withdrawal.rate.split_withdrawal(withdrawal.amount), at=at)
+
+
+def receive(deposit: Deposit, amount: Money | None = None) -> None:
     """Posts the received leg, in the caller's unit of work."""
     key = f"mpesa:{SHORTCODE}:{new_id()}"
     paid = amount or deposit.amount
@@ -106,7 +180,7 @@ def receive(deposit: Transaction, amount: Money | None = None) -> None:
     )
 
 
-def send(deposit: Transaction) -> None:
+def send(deposit: Deposit) -> None:
     """Posts the sent leg, in the caller's unit of work."""
     split = deposit.rate.split_deposit(deposit.amount)
     key = f"deriv:{AGENT}:{new_id()}"

@@ -254,11 +254,6 @@ def test_a_form_with_a_file_is_refused(caller, path):
         refused(answer, 400, "invalid_request")  # Django has read it for its CSRF token by then: nothing is left
 
 
-def test_withdrawals_are_refused_clearly(caller):
-    with nothing_moves():
-        refused(caller.quote("10.00", "USD", type="withdrawal"), 422, "withdrawals_not_open")
-
-
 @pytest.mark.parametrize("ended", [True, False])
 def test_without_a_rate_that_is_valid_no_quote_is_given(caller, ended):
     if ended:
@@ -615,7 +610,14 @@ def test_limits_tell_what_is_left_and_why(caller):
             "left_today": {"amount": "498700.00", "currency": "KES"},
             "left_this_month": {"amount": "4998700.00", "currency": "KES"},
             "why": "your verification level is standard",
-        }
+        },
+        "withdrawal": {
+            "minimum": {"amount": "10.00", "currency": "KES"},
+            "maximum": {"amount": "250000.00", "currency": "KES"},
+            "left_today": {"amount": "500000.00", "currency": "KES"},
+            "left_this_month": {"amount": "5000000.00", "currency": "KES"},
+            "why": "your verification level is standard",
+        },
     }
 
 

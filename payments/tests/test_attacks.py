@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from payments.application.deposit import MOST_TRANSFERS
+from payments.application.deriv_credit import MOST_TRANSFERS
 from payments.domain.transaction import FINAL, Transaction, TransactionStatus as S
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.outcome import (
@@ -194,6 +194,43 @@ def test_a_success_that_the_query_denies_and_the_book_shows_is_credited(bench: B
     bench.drive(deposit)
 
     assert bench.now(deposit).status is S.COMPLETED
+
+
+def test_a_late_success_that_m_pesa_can_not_be_asked_about_at_once_is_asked_about_again(bench: Bench) -> None:
+    deposit = failed(bench)
+    bench.world.tick(hours=20)
+    pays(bench, deposit)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Unknown("503")
+    bench.mpesa.calls_back(deposit.id)
+    bench.drive(deposit)
+    assert bench.now(deposit).status is S.FAILED
+
+    bench.mpesa.settled[reference_of(bench, deposit)] = Done("")
+    bench.sweep(deposit, until=timedelta(minutes=10))
+
+    assert bench.now(deposit).is_paid
+
+
+def test_a_late_success_that_m_pesa_can_not_be_asked_about_for_an_hour_comes_before_a_person(bench: Bench) -> None:
+    deposit = failed(bench)
+    bench.world.tick(seconds=1)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Unknown("503")
+    bench.mpesa.calls_back(deposit.id)
+    bench.drive(deposit)
+
+    bench.sweep(deposit, until=LONG)
+
+    assert bench.now(deposit).status is S.NEEDS_ATTENTION
+
+
+def test_a_late_failure_of_a_failed_prompt_starts_no_asking_without_end(bench: Bench) -> None:
+    deposit = failed(bench)
+    bench.world.tick(seconds=1)
+    bench.mpesa.settled[reference_of(bench, deposit)] = Unknown("503")
+    bench.mpesa.calls_back(deposit.id, code="1032")
+    bench.drive(deposit)
+
+    assert (bench.now(deposit).status, bench.now(deposit).next_step_at) == (S.FAILED, None)
 
 
 def test_a_payment_of_a_prompt_that_was_refused_at_the_door_is_looked_for_in_the_book(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -16,9 +17,9 @@ from django.db import connection
 from deriv_integration.facade import deriv, ws_v3
 from mpesa_integration.facade import mpesa
 from payments import models
-from payments.domain.transaction import TransactionStatus as S, TransactionType
-from payments.facade import deposits, transactions
-from payments.tests.factories import a_float, a_stored_deposit
+from payments.domain.transaction import FINAL, NEXT, TransactionStatus as S, TransactionType
+from payments.facade import SAGAS, deposits, transactions
+from payments.tests.factories import a_float, a_stored_deposit, a_stored_withdrawal
 from shared_kernel.domain.outcome import Accepted, Unknown
 from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
@@ -240,6 +241,37 @@ def test_providers_that_are_down_are_told_as_unreachable(run, settings, deriv_at
 
     assert code == 0
     assert {one["says"].split(":")[0] for one in told["attempts"]} == {"no answer", "not readable"}
+
+
+# --- each command, in each state that is not final --------------------------------------------------------------------
+
+STUCK = [(a_new, status) for a_new, type in
+         ((a_stored_deposit, TransactionType.DEPOSIT), (a_stored_withdrawal, TransactionType.WITHDRAWAL))
+         for status in NEXT[type] if status not in FINAL | {S.UNDER_REVIEW, S.NEEDS_ATTENTION}]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a_new", "status"), STUCK)
+def test_whatever_is_stuck_can_be_asked_about_sent_back_and_swept(
+    run, a_new, status, mpesa_simulator, deriv_at_simulator
+):
+    mpesa_simulator.set_customer("254712345678")
+    transaction = a_new(status)
+    saga: Any = SAGAS[transaction.type]
+    with unit_of_work():
+        stuck = saga.one(transaction.id)
+        stuck.need_attention("looked at", at=now())
+        saga.save([stuck], ())
+
+    asked, told = run("query_provider", transaction.id)
+    assert (asked, told["status"]) == (0, "NEEDS_ATTENTION")
+    resumed, told = run("resume_saga", transaction.id, "--why", "looked at it")
+    assert (resumed, told["resumed_to"]) == (0, str(status))
+    swept, _ = run("sweep_sagas", "--once")
+    assert swept == 0
+
+    now_at = S(row(transaction).status)
+    assert row(transaction).failures == 0
+    assert row(transaction).next_step_at is not None or now_at in FINAL | {S.NEEDS_ATTENTION}
 
 
 # --- sweep_sagas ------------------------------------------------------------------------------------------------------

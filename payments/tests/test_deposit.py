@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from payments.application.deposit import DepositCredit
+from payments.application.deriv_credit import SendCredit
 from payments.domain.transaction import Transaction, TransactionStatus as S
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.events import AttentionNeeded, TransactionCompleted
@@ -35,7 +37,8 @@ def nothing_moved(bench: Bench) -> bool:
 
 def books_agree(bench: Bench) -> bool:
     """The ledger's float legs are what the providers' books say, and no money hangs in the customer's in-transit."""
-    mpesa = sum(payment.amount.amount for payment in bench.mpesa.book)
+    book = bench.mpesa.book
+    mpesa = sum(payment.amount.amount for payment in book if payment.receipt not in bench.mpesa.reversed)
     deriv = sum(amount.amount for _, amount, _ in bench.deriv.book)
     return bench.world.balance("mpesa") == mpesa and bench.world.balance("deriv") == -deriv
 
@@ -277,7 +280,7 @@ def test_a_payment_that_turns_up_after_the_failure_is_posted_and_given_back_once
     bench.drive(deposit)
 
     ended = bench.now(deposit)
-    assert (ended.status, ended.failure_code) == (S.REFUND_PENDING, "rate_expired")
+    assert (ended.status, ended.failure_code) == (S.REFUNDED, "rate_expired")
     assert books_agree(bench)
     assert not bench.deriv.book
 
@@ -450,7 +453,9 @@ def test_the_money_goes_back_after_three_transfers_proven_dead(bench: Bench) -> 
     bench.drive(deposit)
     bench.sweep(deposit, until=LONG)
 
-    assert bench.now(deposit).status is S.REFUND_PENDING
+    assert bench.now(deposit).status is S.REFUNDED
+    assert bench.mpesa.reversed
+    assert books_agree(bench)
     assert all(transfer.status.is_dead for transfer in bench.now(deposit).transfers)
 
 
@@ -477,7 +482,9 @@ def test_deriv_down_past_the_deadline_gives_back_what_surely_was_not_sent(bench:
     bench.drive(deposit)
     bench.sweep(deposit, until=LONG)
 
-    assert bench.now(deposit).status is S.REFUND_PENDING
+    assert bench.now(deposit).status is S.REFUNDED
+    assert bench.mpesa.reversed
+    assert books_agree(bench)
     assert not bench.deriv.book
 
 
@@ -515,9 +522,8 @@ def test_a_sender_that_was_given_up_as_lost_may_still_bring_the_proof(bench: Ben
     with bench.world.unit_of_work():
         [row] = InMemoryTransactions(bench.world).get_many([deposit.id], deposit.type)
         row.transfers = bench.now(deposit).transfers
-        from payments.application.deposit import Credit
-
-        Credit(bench.deriv, bench.ledger).book(row, row.transfers[0], ["9000"], at=bench.world.now)
+        credit = DepositCredit(bench.deriv, bench.ledger)
+        credit.booked(row, row.transfers[0], ["9000"], at=bench.world.now)
         bench.saga.save([row], [])
 
     assert step is not None
@@ -607,9 +613,7 @@ def test_found_by_the_timer_while_the_sender_sleeps_is_not_paid_twice_when_it_wa
     with bench.world.unit_of_work():
         [row] = InMemoryTransactions(bench.world).get_many([deposit.id], deposit.type)
         row.transfers = [transfer]
-        from payments.application.deposit import SendToDeriv
-
-        step = SendToDeriv(bench.deriv, bench.saga._credit, bench.timing)
+        step = SendCredit(bench.deriv, DepositCredit(bench.deriv, bench.ledger), bench.timing)
         step.conclude(row, transfer, Done(transfer.provider_transaction_id), at=bench.world.now)
 
     assert bench.now(deposit).status is S.COMPLETED

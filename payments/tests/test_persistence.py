@@ -13,19 +13,19 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from payments import models
+from payments.domain.deposit import Deposit
 from payments.domain.quote import Quote
-from payments.domain.transaction import Transaction, TransactionStatus as S, TransactionType
+from payments.domain.transaction import TransactionStatus as S, TransactionType
 from payments.facade import deposits, quotes, transactions
-from payments.infrastructure.persistence import (
-    DjangoFloatReservations,
-    DjangoLimitBook,
-    DjangoQuoteBook,
-    FloatTooLow,
-    VersionConflict,
-)
-from payments.tests.factories import AGENT, a_deposit, a_float, a_quote, a_rate, a_stored_deposit, kes, usd
-from shared_kernel.domain.identifiers import DerivTransferId, QuoteId, TransactionId, UserId
+from payments.infrastructure.persistence.limits import DjangoLimitBook
+from payments.infrastructure.persistence.quotes import DjangoQuoteBook
+from payments.infrastructure.persistence.reservations import DjangoFloatReservations, FloatTooLow
+from payments.infrastructure.persistence.transactions import VersionConflict
+from payments.tests.factories import AGENT, CHOSEN, a_deposit, a_float, a_quote, a_rate, a_stored_deposit, kes, usd
+from shared_kernel.domain.identifiers import DerivTransferId, Phone, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import MAX_MINOR_UNITS, Currency, LockedRate, Money
+from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent
 from wallet.facade import ledger
@@ -34,8 +34,11 @@ from wallet.tests.threads import at_once
 pytestmark = pytest.mark.django_db(transaction=True)
 one_writer = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 DEPOSIT = TransactionType.DEPOSIT
-NOT_STORED = {"payments", "transfers", "prompt_busy", "touched", "changed", "reserve_again", "events", "transitions"}
-STORED = [f.name for f in fields(Transaction) if f.name.lstrip("_") not in NOT_STORED]
+NOT_STORED = {
+    "payments", "transfers", "knows_payments", "prompt_busy", "touched", "changed", "reserve_again", "notes", "events",
+    "transitions",
+}  # fmt: skip
+STORED = [f.name for f in fields(Deposit) if f.name.lstrip("_") not in NOT_STORED]
 
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  UTC by timezones
 rates = st.decimals(Decimal("0.01"), Decimal(1_000_000), places=8)
@@ -76,6 +79,7 @@ def test_what_was_saved_is_read_back_equal(amount, mid, rate, at, later, status,
     assert state(read) == state(new)
 
     read.status, read.attention_from, read.failure_code, read.failure_detail = status, source, code, detail
+    read.outflow = CHOSEN.get(status, read.outflow)
     read.updated_at = read.next_step_at = read.confirmed_at = read.login_checked_at = read.expected_by = later
     read.attempts, read.deriv_transfer_id = attempts, DerivTransferId("9000")
     with unit_of_work():
@@ -106,6 +110,22 @@ def test_a_known_row_keeps_what_was_frozen_when_it_was_created():
 
     after: dict[str, Any] = dict(models.Transaction.objects.filter(pk=deposit.id).values().get())
     assert {name for name in before if before[name] != after[name]} <= {"version", "phone", "deriv_account"}
+
+
+def test_the_destination_that_two_people_chose_is_stored_whole():
+    deposit = a_deposit()
+    save(deposit)
+    login = DerivLogin(DerivPlatform.REST, "jane")
+
+    with unit_of_work():
+        [read] = transactions.get_many([deposit.id], DEPOSIT)
+        read.redirect(Phone("254700000001"), login, "CR900002", why="the old one is closed", at=now())
+        transactions.save_many([read])
+
+    after = stored(deposit.id)
+    assert (after.phone, after.login, after.agent) == (Phone("254700000001"), login, "CR900002")
+    by_phone = models.Transaction.objects.filter(phone_index=blind_index("transactions.phone", "254700000001"))
+    assert [row.pk for row in by_phone] == [deposit.id]
 
 
 def test_saving_some_leaves_the_others_alone():
@@ -237,7 +257,13 @@ def due(status, *, seconds_ago=1, **over):
 
 
 def claim(most=100, at=None):
-    return transactions.claim_due(at=at or now(), lease=timedelta(seconds=60), most=most)
+    """What the sweeper gets, lane by lane, `most` of each."""
+    lease, at = timedelta(seconds=60), at or now()
+    return [
+        id
+        for lane in sorted(transactions.lanes())
+        for id in transactions.claim_due(lane, at=at, lease=lease, most=most)
+    ]
 
 
 def test_money_in_an_unknown_state_comes_first_then_what_is_paid_then_the_oldest():
@@ -248,8 +274,16 @@ def test_money_in_an_unknown_state_comes_first_then_what_is_paid_then_the_oldest
     assert claim() == [sent, paid, old, young, created]
 
 
+def test_a_customer_s_next_one_waits_behind_those_of_others_that_came_meanwhile():
+    first = due(S.CREATED, seconds_ago=60)
+    flood = [due(S.CREATED, seconds_ago=50, behind=n) for n in (1, 2)]
+    other = due(S.CREATED, seconds_ago=40)
+
+    assert claim() == [first, other, *flood]
+
+
 def test_fewer_than_wanted_are_the_most_urgent_ones():
-    due(S.CREATED)
+    due(S.MPESA_CONFIRMED)
     sent = due(S.DERIV_TRANSFER_SENT)
 
     assert claim(most=1) == [sent]
@@ -259,9 +293,44 @@ def test_fewer_than_wanted_are_the_most_urgent_ones():
     "status", [S.COMPLETED, S.FAILED, S.EXPIRED, S.REJECTED, S.REFUND_PENDING, S.NEEDS_ATTENTION, S.REFUNDED]
 )
 def test_what_has_nothing_left_to_do_by_itself_is_never_picked(status):
-    due(status)
+    save(a_deposit(status=status, next_step_at=None))
 
     assert claim() == []
+
+
+def test_what_has_ended_and_is_looked_at_once_more_comes_last():
+    ended, created = due(S.COMPLETED, seconds_ago=900), due(S.CREATED)
+
+    assert claim() == [created, ended]
+
+
+def test_what_has_ended_is_due_at_its_own_time_however_many_its_customer_had():
+    ended = due(S.COMPLETED, behind=5)
+
+    assert claim() == [ended]
+
+
+@one_writer
+def test_what_has_ended_and_waits_for_its_next_look_costs_the_sweeper_nothing():
+    waiting = [a_deposit(status=S.COMPLETED, next_step_at=now() + timedelta(hours=20)) for _ in range(300)]
+    save(*waiting)
+    created = due(S.CREATED)
+    with connection.cursor() as cursor:  # the server chooses its way by counts that it else renews at some later time
+        cursor.execute("ANALYZE TABLE transactions")
+        cursor.fetchall()
+    before = rows_read()
+
+    found = transactions.claim_due("mpesa", at=now(), lease=timedelta(seconds=60), most=100)
+
+    assert list(found) == [created]
+    assert rows_read() - before < 100  # the question about it reads some, too
+
+
+def rows_read():
+    """How many rows this connection has read, by the server's count."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
+        return sum(int(count) for _, count in cursor.fetchall())
 
 
 def test_what_is_not_due_yet_is_not_picked():
@@ -391,6 +460,21 @@ def test_money_that_has_come_in_is_promised_beyond_the_balance_and_counted_once(
     assert reserved() == 0
     reserve(50_00, id=id, beyond=True)
     assert reserved() == 50_00
+
+
+def test_what_is_promised_anew_is_promised_by_the_account_and_for_the_amount_of_now():
+    a_float(100)
+    id = new_id()
+    reserve(40_00, id=id)
+    release(id)
+
+    with unit_of_work():
+        reservations.reserve("CR900002", TransactionId(id), usd(50_00), at=now(), beyond=True)
+
+    assert reserved() == 0
+    assert models.FloatAccount.objects.get(pk="CR900002").reserved == 50_00
+    release(id)
+    assert models.FloatAccount.objects.get(pk="CR900002").reserved == 0
 
 
 # --- quotes -----------------------------------------------------------------------------------------------------------

@@ -5,54 +5,22 @@ from uuid import UUID
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
 
-from payments.domain.transaction import TransactionStatus as S, TransactionType
-from payments.facade import deposits, transactions, verify_statuses
-from payments.tests.factories import AGENT, a_float, a_stored_deposit, kes, receive, send, usd
-from shared_kernel.domain.identifiers import TransactionId
-from shared_kernel.infrastructure import append_only
+from payments.domain.transaction import NEXT, TransactionStatus as S, TransactionType
+from payments.facade import deposits, transactions
+from payments.tests.factories import AGENT, CHOSEN, SHORTCODE, a_float, a_stored_deposit, kes, receive, send, usd
+from payments.tests.verifying import checks, findings, row
+from shared_kernel.domain.identifiers import DerivTransferId, TransactionId
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from wallet.facade import customer_in_transit, ledger, snapshot, verify_ledger
 
 pytestmark = pytest.mark.django_db(transaction=True)
-REACHED = [s for s in S if s not in {S.UNDER_REVIEW, S.REFUNDED, S.NEEDS_ATTENTION}]
+REACHED = [s for s in NEXT[TransactionType.DEPOSIT] if s not in {S.UNDER_REVIEW, S.REFUNDED, S.NEEDS_ATTENTION}]
 
 
 @pytest.fixture(autouse=True)
 def _float():
     a_float()
-
-
-@pytest.fixture
-def broken():
-    """Runs SQL past every refusal, and puts the refusals back; `%s` takes a UUID."""
-    mysql = connection.vendor == "mysql"
-    off = ["SET FOREIGN_KEY_CHECKS = 0"] if mysql else ["PRAGMA foreign_keys = 0"]
-    on = ["SET FOREIGN_KEY_CHECKS = 1"] if mysql else ["PRAGMA foreign_keys = 1"]
-
-    def run(sql, *ids):
-        append_only.remove()
-        literals = [f"X'{id.hex}'" for id in ids]
-        with connection.cursor() as cursor:
-            for statement in (*off, sql.replace("%s", "{}").format(*literals), *on):
-                cursor.execute(statement)
-        append_only.install()
-
-    return run
-
-
-def findings():
-    with snapshot():
-        return [(finding.check, finding.row, finding.detail) for finding in verify_statuses()]
-
-
-def checks():
-    return [(check, row) for check, row, _ in findings()]
-
-
-def row(deposit):
-    return f"transactions {deposit.id}"
 
 
 def changed(deposit, change):
@@ -107,6 +75,110 @@ def test_a_deposit_that_was_credited_twice_and_shown_to_nobody_is_found():
     changed(deposit, booked_twice)
 
     assert findings() == [("statuses", row(deposit), "COMPLETED and booked twice, but no person was shown it")]
+
+
+def put(read, status):
+    read.status, read.touched, read.outflow = status, True, CHOSEN.get(status, read.outflow)
+
+
+def went_to(deposit, status, *posts):
+    """Its journals, then its status, in one unit of work."""
+
+    def change(read):
+        for post in posts:
+            post(read)
+        put(read, status)
+        deposits.reservations.release([read.id], at=now())
+
+    changed(deposit, change)
+
+
+def refund(by):
+    return lambda deposit: ledger.post_deposit_refunded(
+        deposit.id, deposit.user_id, deposit.amount, shortcode=SHORTCODE, by=by, provider_key=f"{new_id()}", at=now()
+    )
+
+
+def take_back(covered):
+    return lambda deposit: ledger.post_deposit_reversed(
+        deposit.id, deposit.user_id, deposit.amount, shortcode=SHORTCODE, covered=covered, provider_key=f"{new_id()}",
+        at=now(),
+    )  # fmt: skip
+
+
+def revert(deposit):
+    ledger.undo_deposit_sent(deposit.id, provider_key=f"{new_id()}", at=now())
+
+
+def take_out_of_suspense(deposit):
+    key = f"mpesa:{new_id()}"
+    ledger.post_suspense_in("mpesa_working", SHORTCODE, deposit.amount, provider_key=key, at=now())
+    ledger.post_suspense_matched(deposit.id, deposit.user_id, deposit.amount, orphan=key, at=now())
+    deposit.confirmed_at = now()
+
+
+@pytest.mark.parametrize("post", [refund("reversal"), refund("b2c"), take_back(covered=True)])
+def test_a_refunded_deposit_has_given_back_what_was_received(post):
+    went_to(a_stored_deposit(S.REFUND_PENDING), S.REFUNDED, post)
+    assert findings() == []
+    deposit = a_stored_deposit(S.REFUND_PENDING)
+
+    went_to(deposit, S.REFUNDED)
+
+    assert checks() == [("statuses", row(deposit)), ("on_the_way", f"user {deposit.user_id}")]
+
+
+@pytest.mark.parametrize("status", [S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING])
+@pytest.mark.parametrize("post", [refund("b2c"), take_back(covered=True)])
+def test_a_deposit_that_gave_back_before_its_status_says_so_is_found(status, post):
+    deposit = a_stored_deposit(status)
+
+    changed(deposit, post)
+
+    assert checks() == [("statuses", row(deposit))]
+
+
+@pytest.mark.parametrize("status", [S.MPESA_CONFIRMED, S.REFUND_PENDING, S.NEEDS_ATTENTION])
+def test_a_deposit_whose_transfer_deriv_reverted_is_sound_once_it_is_open_again(status):
+    deposit = a_stored_deposit(S.COMPLETED)
+    changed(deposit, revert)
+    assert checks() == [("statuses", row(deposit)), ("on_the_way", f"user {deposit.user_id}")]
+
+    def reopened(read):
+        read.deriv_transfer_id = DerivTransferId("")
+        put(read, status)
+
+    changed(deposit, reopened)
+    if status is S.MPESA_CONFIRMED:
+        with unit_of_work():
+            deposits.reservations.reserve(AGENT, deposit.id, deposit.payout, at=now(), beyond=True)
+
+    assert findings() == []
+
+
+def test_a_deposit_that_was_reverted_and_sent_anew_is_sound():
+    deposit = a_stored_deposit(S.COMPLETED)
+
+    changed(deposit, revert)
+    changed(deposit, send)
+
+    assert findings() == []
+
+
+def test_a_deposit_that_was_paid_by_money_out_of_suspense_is_sound():
+    deposit = a_stored_deposit(S.AWAITING_MPESA)
+
+    changed(deposit, take_out_of_suspense)
+    assert [check for check, _ in checks()] == ["statuses", "on_the_way"]
+    changed(deposit, lambda read: put(read, S.MPESA_CONFIRMED))
+
+    assert findings() == []
+
+
+def test_a_completed_deposit_that_mpesa_took_back_later_is_owed_by_the_customer():
+    changed(a_stored_deposit(S.COMPLETED), take_back(covered=False))
+
+    assert findings() == []
 
 
 @pytest.mark.parametrize("status", [S.CREATED, S.AWAITING_MPESA, S.REJECTED, S.EXPIRED, S.FAILED])
@@ -189,7 +261,7 @@ def test_in_transit_money_that_nobody_waits_for_is_found(broken):
     broken("UPDATE ledger_balances SET credit_balance = credit_balance + 7 WHERE account_id = %s", account)
 
     assert findings() == [
-        ("on_the_way", f"user {deposit.user_id}", "in transit are 7, their Transactions make 0"),
+        ("on_the_way", f"user {deposit.user_id}", "in transit are 7 KES, their Transactions make 0"),
     ]
 
 
@@ -198,7 +270,7 @@ def test_in_transit_money_that_is_missing_is_found(broken):
     broken("UPDATE ledger_balances SET credit_balance = 0 WHERE account_id = %s", held(deposit))
 
     assert findings() == [
-        ("on_the_way", f"user {deposit.user_id}", "in transit are 0, their Transactions make 130000"),
+        ("on_the_way", f"user {deposit.user_id}", "in transit are 0 KES, their Transactions make 130000"),
     ]
 
 

@@ -155,7 +155,7 @@ def test_when_a_provider_is_called_no_transaction_is_open_and_the_intent_is_ther
 
     bring(replace(saga, side_by_side=watched), deposit, S.COMPLETED)
 
-    assert list(dict.fromkeys(watched.calls)) == ["CheckLogin", "AskForPayment", "ConfirmPayment", "SendToDeriv"]
+    assert list(dict.fromkeys(watched.calls)) == ["CheckLogin", "AskForPayment", "ConfirmPayment", "SendCredit"]
 
 
 def a_prompt(deposit):

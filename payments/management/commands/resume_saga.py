@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.core.management.base import CommandError
 
-from payments.facade import deposits, queries
+from payments.facade import SAGAS, TransactionType, queries
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.management.base import Report, StaffCommand, argument
@@ -34,9 +34,10 @@ class Command(StaffCommand):
             raise CommandError("no such Transaction")
         if options["dry_run"]:
             return _would(id, standing)
-        resumed = deposits.resume(TransactionId(id), why=why)
+        saga = SAGAS[TransactionType(standing["type"])]
+        resumed = saga.resume(TransactionId(id), why=why)
         with suppress(StepsFailed):  # logged; the status says where it stands now
-            deposits.drive([id])
+            saga.drive([id])
         stands = queries.standing(id) or {}
         told = {"transaction": str(id), "resumed_to": str(resumed), "dry_run": False, **stands}
         return Report(told, [f"{id}: went back to {resumed}, and is {stands.get('status')} now"])

@@ -20,9 +20,10 @@ from shared_kernel.domain.errors import Conflict
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.ports import Context
 from shared_kernel.facade import acting_as, now, unit_of_work
-from wallet.facade import deriv_agent, ledger
+from wallet.facade import deriv_agent, ledger, mpesa_utility
 
 RATE, MARGIN_BPS = Decimal("129.50"), 190
+UTILITY = Money(10_000_000_00, Currency.KES)  # as much as the simulated M-Pesa begins with
 STAFF, EMAIL = "admin", "admin@example.com"
 
 
@@ -45,9 +46,10 @@ class Command(BaseCommand):
                 approved_by="demo:checker" )  # fmt: skip
             for agent in settings.DERIV_AGENTS:
                 with suppress(Conflict), unit_of_work():  # posted before: it has its opening balance
-                    ledger.post_opening(
-                        deriv_agent(agent["loginid"]), opening, reference=f"demo:{agent['loginid']}", at=at
-                    )
+                    ledger.post_opening(deriv_agent(agent["name"]), opening, reference=f"demo:{agent['name']}", at=at)
+            with suppress(Conflict), unit_of_work():
+                account = mpesa_utility(settings.MPESA_B2C_SHORTCODE)
+                ledger.post_opening(account, UTILITY, reference=f"demo:{account}", at=at)
         staff = self._staff(options["staff_password"]) if options["staff_password"] else None
         told = {"rate": str(RATE), "margin_bps": MARGIN_BPS, "float": options["float"], "staff": staff}
         self.stdout.write(json.dumps(told) if options["json"] else f"Demo data is there: {told}")

@@ -18,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Command(BaseCommand):
-    help = "Runs the providers' simulators: M-Pesa over HTTP, Deriv over WebSocket v3. Stops on SIGTERM or Ctrl-C."
+    help = "Runs the providers' simulators: M-Pesa, Deriv over WebSocket v3 and REST. Stops on SIGTERM or Ctrl-C."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--mpesa-port", type=port, default=8801, help="0 takes a free one")
         parser.add_argument("--deriv-ws-port", type=port, default=8802, help="0 takes a free one")
-        parser.add_argument("--deriv-rest-port", type=port, default=8803, help="not served yet")
+        parser.add_argument("--deriv-rest-port", type=port, default=8803, help="0 takes a free one")
         parser.add_argument("--no-limits", action="store_true", help="without rate limits and duplicate guards")
         parser.add_argument("--json", action="store_true", help="print one JSON line with the ports once they answer")
 
@@ -40,13 +40,22 @@ class Command(BaseCommand):
             consumer_secret=settings.MPESA_CONSUMER_SECRET,
             shortcode=settings.MPESA_SHORTCODE,
             passkey=settings.MPESA_PASSKEY,
+            b2c_shortcode=settings.MPESA_B2C_SHORTCODE,
+            initiator_name=settings.MPESA_INITIATOR_NAME,
+            initiator_password=settings.MPESA_INITIATOR_PASSWORD,
+            deposits_to="working",
             rate_per_s=20 if limits else None,
             duplicate_guard=limits,
+            customer_limits=limits,
         )
-        agents = {agent["loginid"]: agent["token"] for agent in settings.DERIV_AGENTS if agent["platform"] == "ws_v3"}
-        deriv = DerivSimulator(agents=agents, limits=limits, duplicate_guard_s=2.0 if limits else 0.0)
-        sockets = {name: bound(options["host"], options[f"{name}_port"]) for name in ("mpesa", "deriv_ws")}
-        apps = {"mpesa": mpesa.app, "deriv_ws": deriv.app}
+        deriv = DerivSimulator(
+            agents=agents_on("ws_v3"),
+            rest_agents=agents_on("rest"),
+            limits=limits,
+            duplicate_guard_s=2.0 if limits else 0.0,
+        )
+        apps = {"mpesa": mpesa.app, "deriv_ws": deriv.ws_app, "deriv_rest": deriv.rest_app}
+        sockets = {name: bound(options["host"], options[f"{name}_port"]) for name in apps}
         ports = {name: opened.getsockname()[1] for name, opened in sockets.items()}
         servers = {name: server(apps[name], port=ports[name]) for name in apps}
         asyncio.run(self._serve(servers, sockets, as_json=options["json"]))
@@ -67,11 +76,18 @@ class Command(BaseCommand):
 
     def _tell(self, ports: dict[str, int], *, as_json: bool) -> None:
         if as_json:
-            self.stdout.write(json.dumps({**ports, "deriv_rest": None}))
+            self.stdout.write(json.dumps(ports))
         else:
             self.stdout.write(f"M-Pesa: http://{LOOPBACK}:{ports['mpesa']}")
-            self.stdout.write(f"Deriv v3: ws://{LOOPBACK}:{ports['deriv_ws']}/websockets/v3 (REST comes later)")
+            self.stdout.write(f"Deriv v3: ws://{LOOPBACK}:{ports['deriv_ws']}/websockets/v3")
+            self.stdout.write(f"Deriv REST: http://{LOOPBACK}:{ports['deriv_rest']}")
         self.stdout.flush()
+
+
+def agents_on(platform: str) -> dict[str, str]:
+    """The agents that PenPay has on one platform, with their tokens, by login id (`ws_v3`) or agent id (`rest`)."""
+    agents = [agent for agent in settings.DERIV_AGENTS if agent["platform"] == platform]
+    return {str(agent.get("agent_id") or agent["loginid"]): agent["token"] for agent in agents}
 
 
 def stop(servers: dict[str, Any]) -> None:

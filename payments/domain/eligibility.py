@@ -1,0 +1,56 @@
+"""Who may move money now, and where a payout may go."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from payments.domain.limits import KycRequired
+from payments.domain.ports import Customer
+from shared_kernel.domain.errors import Conflict, Forbidden
+from shared_kernel.domain.identifiers import Phone
+from shared_kernel.domain.requests import DerivLogin
+
+
+class PhoneNotVerified(Forbidden):
+    """Money moves only from and to a verified phone."""
+
+
+class AccountFrozen(Forbidden):
+    """Nothing moves for now."""
+
+
+class DerivLoginMissing(Conflict):
+    """No Deriv login is bound, or its name is not the customer's."""
+
+
+def own_phone(customer: Customer) -> Phone:
+    """The customer's verified one. Raises `AccountFrozen`, `PhoneNotVerified`, `KycRequired`."""
+    if customer.is_frozen:
+        raise AccountFrozen("payments are stopped for this account: please contact support")
+    if customer.phone is None:
+        raise PhoneNotVerified("verify your phone number first")
+    if customer.kyc_status != "verified":
+        raise KycRequired("complete the identity check first")
+    return customer.phone
+
+
+def own_login(customer: Customer) -> DerivLogin:
+    """The bound one. Raises `DerivLoginMissing`."""
+    if customer.deriv_login is None or not customer.deriv_name_matches:
+        raise DerivLoginMissing("bind a Deriv account that is in your own name first")
+    return customer.deriv_login
+
+
+class PayoutPolicy(Protocol):
+    """Whether a customer may be paid out now, and to which phone."""
+
+    def payout_phone(self, customer: Customer, *, at: datetime) -> Phone:
+        """Raises `AccountFrozen`, `PhoneNotVerified`, `KycRequired`, and what else holds a payout."""
+
+
+@dataclass(frozen=True)
+class OwnVerifiedPhone:
+    """Payouts go to the customer's own verified phone only. Step-up and cooling-off are not judged yet."""
+
+    def payout_phone(self, customer: Customer, *, at: datetime) -> Phone:
+        return own_phone(customer)
