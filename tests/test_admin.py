@@ -60,6 +60,11 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         last_received_at=NOW, peer="196.201.214.200", sha256="0" * 64, verdict="stored", amount=130000, body=SECRET,
         headers=SECRET,
     )  # fmt: skip
+    row(
+        "mpesa_integration.MpesaBalance", id=new_id(), request=request, shortcode="600992", account="Utility Account",
+        available=130000, at=NOW,
+    )  # fmt: skip
+    row("mpesa_integration.MpesaInitiator", name=f"operator{number}", stopped_at=NOW, why="b2c_payout ended with 2001")
     row("mpesa_integration.MpesaToken", id=new_id(), token=SECRET, fetched_at=NOW)
     row(
         "deriv_integration.DerivTransfer", id=new_id(), leg="credit", reference=f"PP{number}", platform="ws_v3",

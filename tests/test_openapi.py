@@ -22,7 +22,10 @@ from identity.api import views
 from identity.facade import deriv_logins
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
+from payments.facade import withdrawals
 from payments.models import ExchangeRate
+from payments.tests.factories import a_float, a_quote
+from payments.tests.withdrawing import DerivLogin, a_payout_float, an_offer
 from penpay.wsgi import application
 from shared_kernel.domain.requests import DerivPlatform
 from tests.test_admin import a_payment
@@ -90,6 +93,55 @@ def test_no_request_gets_a_5xx_or_an_undocumented_answer(case, customer):
     case.call_and_validate(
         headers=headers, cookies=cookies, excluded_checks=[CHECKS.get_one(name) for name in NOT_HELD]
     )
+
+
+MENDED = ["negative_data_rejection"]  # what was wrong about a case's quote, its own quote mends
+SENDS_MONEY = ["/api/v1/deposits", "/api/v1/withdrawals", "/api/v1/withdrawals/verification"]
+
+
+@pytest.fixture
+def quoted(
+    customer: Browser,
+    deriv_simulator: Any,
+    adapter_of: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[Callable[[Any], str], set[int]]]:
+    """Makes a quote that the customer may accept there; and the statuses of the answers, of which one must be a yes."""
+    at_simulator = replace(deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
+    monkeypatch.setattr("payments.api.withdrawals", replace(withdrawals, codes=at_simulator))
+    a_float()
+    a_payout_float()
+    login = DerivLogin.objects.get()  # the customer's
+    deriv_simulator.customer(login.account, name="AMINA", email="a@example.com", balance="50.00", token=login.token)
+    statuses: set[int] = set()
+
+    def quote(path: str) -> str:
+        return str(a_quote(login.user_id).id if path.endswith("/deposits") else an_offer(login.user_id))
+
+    yield quote, statuses
+    assert 202 in statuses, "no request got as far as the command"
+
+
+@schema.include(path=SENDS_MONEY).parametrize()
+@hypothesis(
+    max_examples=25,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+def test_no_request_about_a_quote_of_their_own_gets_a_5xx_or_an_undocumented_answer(case, customer, quoted):
+    quote, statuses = quoted
+    headers = {"Host": "localhost", "X-CSRFToken": customer.cookies["csrftoken"].value}
+    cookies = {name: morsel.value for name, morsel in customer.cookies.items()}
+    if isinstance(case.body, dict) and "quote_id" in case.body:
+        case.body["quote_id"] = quote(case.path)
+
+    answer = case.call_and_validate(
+        headers=headers, cookies=cookies, excluded_checks=[CHECKS.get_one(name) for name in NOT_HELD + MENDED]
+    )
+
+    statuses.add(answer.status_code)
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:

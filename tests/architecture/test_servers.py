@@ -26,6 +26,7 @@ time.sleep(300)
 def begun():
     """Starts a run and gives its process and its servers' ports; every run begun is ended."""
     runs = []
+    was = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what ignores it, as under nohup, hands that on
 
     def begin() -> tuple[subprocess.Popen[str], list[int]]:
         run = subprocess.Popen([*RUN, WAITS], stdout=subprocess.PIPE, text=True)
@@ -38,6 +39,7 @@ def begun():
     for run in runs:
         run.kill()
         run.wait()
+    signal.signal(signal.SIGHUP, was)
 
 
 def test_two_runs_at_once_have_servers_of_their_own(begun):

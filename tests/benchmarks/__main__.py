@@ -6,7 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +22,9 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from penpay.stack import ROOT, Stack  # noqa: E402
-from tests.benchmarks import adapters, callbacks, deposits, floor, relay, statements  # noqa: E402
+from tests.benchmarks import adapters, callbacks, deposits, drain, floor, memory, relay, rounds, statements, withdrawals  # noqa: E402
+from tests.benchmarks.floor_deposit import DepositWriter  # noqa: E402
+from tests.benchmarks.floor_withdrawal import WithdrawalWriter  # noqa: E402
 from tests.benchmarks.people import Person, people  # noqa: E402
 from tests.benchmarks.world import GUARDS_OFF, cpu, options, paused, quantile, rows, stack  # noqa: E402
 
@@ -42,96 +46,133 @@ class Figure:
 
 @dataclass
 class Bench:
-    """One run over one stack."""
+    """One run. `stack` is there for all measurements but those that are `ALONE`."""
 
-    stack: Stack
     quick: bool
     verbose: bool
+    stack: Stack = field(init=False)
     figures: list[Figure] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    _models: dict[str, floor.Model] = field(default_factory=dict)
 
     def tell(self, name: str, value: float, unit: str, **more: Any) -> None:
         """Adds a figure, and shows that something goes on."""
         self.figures.append(Figure(name, value, unit, **more))
         sys.stderr.write(f"{name}: {value:.1f} {unit}\n")
 
-    def model(self) -> floor.Model:
-        """The rows of a deposit that this stack completed."""
-        if not hasattr(self, "_model"):
-            deposits.run(self.stack, deposits.prepare(self.stack, 1))
-            found = rows("SELECT id FROM transactions WHERE status = 'COMPLETED' ORDER BY id DESC LIMIT 1")
-            connection = MySQLdb.connect(**options())
-            self._model = floor.model(connection, bytes(found[0][0]))
-            connection.close()
-        return self._model
+    def model(self, kind: str = "deposit") -> floor.Model:
+        """The rows of a Transaction of this kind that this stack completed."""
+        if kind not in self._models:
+            if kind == "deposit":
+                deposits.run(self.stack, deposits.prepare(self.stack, 1))
+            else:
+                rounds.run(self.stack, withdrawals.prepare(self.stack, 1))
+            time.sleep(1)  # the relay's mark on its last events
+            last = "SELECT id FROM transactions WHERE type = %s AND status = 'COMPLETED' ORDER BY id DESC LIMIT 1"
+            with closing(MySQLdb.connect(**options())) as connection:
+                self._models[kind] = floor.model(connection, bytes(rows(last, kind)[0][0]))
+        return self._models[kind]
+
+    def measure(self, names: Sequence[str]) -> None:
+        """Each of these."""
+        for name in names:
+            getattr(self, f"measure_{name}")()
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
     def measure_statements(self) -> None:
-        """A deposit alone: what it asks of the database, and how soon a step follows its commit."""
+        """A deposit alone, and a withdrawal: what each asks of the database, and how soon a step follows its commit."""
         count = 10 if self.quick else 40
         everybody = deposits.prepare(self.stack, count + 2)
-        for one in everybody[:2]:  # connections, sockets and the token are there
-            deposits.run(self.stack, [one])
-        runs = [statements.alone(self.stack, one) for one in everybody[2:]]
+        self._alone("deposit", [partial(deposits.run, self.stack, [one]) for one in everybody], floor=6, goals=(40, 8))
+        orders = withdrawals.prepare(self.stack, count + 2)
+        self._alone("withdrawal", [partial(rounds.run, self.stack, [one]) for one in orders], floor=7, goals=None)
+
+    def _alone(
+        self, kind: str, each: Sequence[Callable[[], Any]], *, floor: int, goals: tuple[int, int] | None
+    ) -> None:
+        for run in each[:2]:  # connections, sockets and the token are there
+            run()
+        runs = [statements.alone(run) for run in each[2:]]
         counts = [run.counts for run in runs]
         middle = {name: median(count[name] for count in counts) for name in counts[0]}
+        for name, most, least in (("statements", goals and goals[0], None), ("commits", goals and goals[1], floor)):
+            bound = {"goal": f"<= {most}", "met": middle[name] <= most} if most else {}
+            self.tell(f"{name} of a {kind} alone", middle[name], "", floor=least, **bound)
         self.tell(
-            "statements of a deposit alone", middle["statements"], "", goal="<= 40", met=middle["statements"] <= 40
+            "  other round trips of it", middle["others"], "", note="SET autocommit, lock_wait_timeout, savepoints"
         )
-        self.tell("commits of a deposit alone", middle["commits"], "", goal="<= 8", met=middle["commits"] <= 8, floor=6)
-        self.tell("other round trips of it", middle["others"], "", note="SET autocommit, lock_wait_timeout, savepoints")
         if self.verbose:
             for statement in runs[-1].statements:
                 sys.stderr.write(f"  {statement.connection:4} {statement.text[:150]}\n")
         waits = [run.wake_ms for run in runs]
         p50 = quantile(waits, 0.5)
-        self.tell("commit to next step, idle, p50", p50, "ms", goal="< 30", met=p50 < 30)
-        self.tell("commit to next step, idle, p99", quantile(waits, 0.99), "ms", note=f"the largest of {len(waits)}")
+        self.tell(f"commit to next step of a {kind}, idle, p50", p50, "ms", goal="< 30", met=p50 < 30)
+        self.tell(
+            f"commit to next step of a {kind}, idle, p99", quantile(waits, 0.99), "ms",
+            note=f"the largest of {len(waits)}",
+        )  # fmt: skip
 
     def measure_deposits(self) -> None:
         """End to end, all at once, in turn with the floor; then callback to end at a rate that leaves room."""
-        count, rounds = (150, 3) if self.quick else (600, 5)
-        known = self.model()
-        deposits.run(self.stack, deposits.prepare(self.stack, count // 2))
-        ours: list[deposits.Round] = []
+
+        def prepare(count: int) -> Callable[..., rounds.Round]:
+            return partial(deposits.run, self.stack, deposits.prepare(self.stack, count))
+
+        self._end_to_end("deposit", prepare, DepositWriter, {"goal": 0.4})
+
+    def measure_withdrawals(self) -> None:
+        """As `measure_deposits`; the codes are asked for before what is timed."""
+
+        def prepare(count: int) -> Callable[..., rounds.Round]:
+            return partial(rounds.run, self.stack, withdrawals.prepare(self.stack, count))
+
+        self._end_to_end("withdrawal", prepare, WithdrawalWriter, {}, dollars=withdrawals.DOLLARS)
+
+    def _end_to_end(
+        self,
+        kind: str,
+        prepare: Callable[[int], Callable[..., rounds.Round]],
+        writer: type[floor.Writer],
+        goal: dict[str, float],
+        dollars: int = 0,
+    ) -> None:
+        count, times = (150, 3) if self.quick else (600, 5)
+        known = self.model(kind)
+        prepare(count // 2)()
+        ours: list[rounds.Round] = []
         floors: list[float] = []
-        ratios: list[float] = []
         spent: list[dict[str, float]] = []
-        for _ in range(rounds):
-            ours.append(self._round(count, spent))
-            quotes = [(bytes.fromhex(one.quote.replace("-", "")), one.id) for one in people(count)]
+        for _ in range(times):
+            ours.append(self._round(count, prepare(count), spent))
+            quotes = [(bytes.fromhex(one.quote.replace("-", "")), one.id) for one in people(count, dollars=dollars)]
             with paused(self.stack):
-                floors.append(count / floor.run(options(), known, quotes))
-            ratios.append(ours[-1].per_s / floors[-1])
+                floors.append(count / floor.run(options(), known, writer, quotes))
+        ratios = [our.per_s / least for our, least in zip(ours, floors, strict=True)]
         ratio = median(ratios)
-        self.tell("deposits end to end", median(r.per_s for r in ours), "/s", floor=median(floors))
-        self.tell("  as part of the floor", ratio, "x", goal=">= 0.4", met=ratio >= 0.4,
-                  note=f"rounds: {', '.join(f'{one:.2f}' for one in ratios)}")  # fmt: skip
+        bound = {"goal": f">= {goal['goal']}", "met": ratio >= goal["goal"]} if goal else {}
+        self.tell(f"{kind}s end to end", median(r.per_s for r in ours), "/s", floor=median(floors))
+        self.tell("  as part of the floor", ratio, "x", note=f"rounds: {', '.join(f'{one:.2f}' for one in ratios)}",
+                  **bound)  # fmt: skip
         self.tell("  accepted by the API meanwhile", median(r.count / r.accepted_s for r in ours), "/s")
-        self.tell("callback to COMPLETED, all at once, p50", median(r.callback_to_end_ms[0] for r in ours), "ms")
-        self.tell("callback to COMPLETED, all at once, p99", median(r.callback_to_end_ms[1] for r in ours), "ms")
-        self.notes["cpu_ms_a_deposit"] = {
+        for place, name in enumerate(("p50", "p99")):
+            self.tell(f"{kind}: callback to COMPLETED, all at once, {name}",
+                      median(r.callback_to_end_ms[place] for r in ours), "ms")  # fmt: skip
+        self.notes[f"cpu_ms_a_{kind}"] = {
             name: round(median(one.get(name, 0.0) for one in spent), 2) for name in sorted(spent[0])
         }
-        self._moderate()
+        rate, seconds = 10.0, (4 if self.quick else 15)
+        done = prepare(int(rate * seconds))(per_s=rate)
+        for name, took in zip(("p50", "p99"), done.callback_to_end_ms, strict=True):
+            self.tell(f"{kind}: callback to COMPLETED, {rate:.0f} a second, {name}", took, "ms")
 
-    def _round(self, count: int, spent: list[dict[str, float]]) -> deposits.Round:
-        everybody = deposits.prepare(self.stack, count)
+    def _round(self, count: int, run: Callable[[], rounds.Round], spent: list[dict[str, float]]) -> rounds.Round:
         time.sleep(0.5)
         before = cpu(self.stack)
-        done = deposits.run(self.stack, everybody)
+        done = run()
         used = cpu(self.stack).since(before)
         spent.append({name: seconds * 1000 / count for name, seconds in used.items()})
         return done
-
-    def _moderate(self) -> None:
-        rate, seconds = 10.0, (4 if self.quick else 15)
-        everybody = deposits.prepare(self.stack, int(rate * seconds))
-        done = deposits.run(self.stack, everybody, per_s=rate)
-        p50, p99 = done.callback_to_end_ms
-        self.tell(f"callback to COMPLETED, {rate:.0f} deposits/s, p50", p50, "ms")
-        self.tell(f"callback to COMPLETED, {rate:.0f} deposits/s, p99", p99, "ms")
 
     def measure_relay(self) -> None:
         """One relay that empties the outbox; the workers stand still."""
@@ -194,8 +235,36 @@ class Bench:
         self.tell("M-Pesa calls, one after another", one, "/s", floor=bare, note="floor: httpx alone, kept connection")
         self.tell("M-Pesa calls, 32 side by side", many, "/s", note="the simulator shares the cores")
 
+    def measure_memory(self) -> None:
+        """What each process keeps of 10,000 Transactions. A worker that is warm keeps nothing of one."""
+        waves = 12 if self.quick else 40
+        for name, sizes in memory.run(self.stack, waves).items():
+            first, last = sizes.slopes
+            note = f"first quarter {first:,.0f}; {sizes.after[0] >> 20} MiB, then {sizes.after[-1] >> 20} MiB"
+            self.tell(f"memory of {name}, last quarter, a Transaction", last, "bytes", note=note)
+        self.notes["transactions_for_memory"] = waves * memory.WAVE
 
-NAMES = ("deposits", "statements", "relay", "callbacks", "deriv", "http")
+    def measure_drain(self) -> None:
+        """10,000 paid deposits that wait for Deriv, against the budget of one agent; on a stack of its own."""
+        size = drain.QUICK if self.quick else drain.FULL
+        with drain.budgeted(LOGS / "drain", size) as budgeted:
+            done = drain.run(budgeted, size)
+        about = f"{size.count} deposits, {size.a_minute} calls a minute, {done.took_s:.0f} s"
+        used = 100 * done.used
+        self.tell(
+            "drain: budget used after the first burst", used, "%", goal="95 to 100", met=95 <= used <= 100, note=about
+        )
+        self.tell("  calls that Deriv refused", done.refused, "", goal="0", met=not done.refused)
+        self.tell("  transfers sent more than once", done.again, "", goal="0", met=not done.again)
+        one, flood = done.longest["one deposit"], done.longest["the flood"]
+        self.tell("  longest wait, one-deposit customers", one, "s", goal="< half of the flood's", met=one < flood / 2,
+                  note=f"{size.singles} of them, whose deposits came last")  # fmt: skip
+        self.tell("  longest wait, customers with several", done.longest["several"], "s", note=f"{size.each} each")
+        self.tell("  longest wait, the flood", flood, "s", note=f"{size.flood} deposits of one customer")
+
+
+NAMES = ("deposits", "withdrawals", "statements", "relay", "callbacks", "deriv", "http", "memory", "drain")
+ALONE = ("drain",)  # on a stack of its own, with other settings, once the shared one has ended
 
 
 def main() -> int:
@@ -207,11 +276,12 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="also the statements of a deposit")
     asked = parser.parse_args()
     began, load = time.time(), os.getloadavg()[0]
-    with stack(LOGS) as running:
-        bench = Bench(running, asked.quick, asked.verbose)
-        for name in asked.only or NAMES:
-            measure: Callable[[], None] = getattr(bench, f"measure_{name}")
-            measure()
+    bench, names = Bench(asked.quick, asked.verbose), asked.only or NAMES
+    if shared := [name for name in names if name not in ALONE]:
+        with stack(LOGS) as running:
+            bench.stack = running
+            bench.measure(shared)
+    bench.measure([name for name in names if name in ALONE])
     about = {
         "cores": os.cpu_count(),
         "load_before": round(load, 1),
@@ -243,9 +313,10 @@ def show(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"{about['cores']} cores, load {about['load_before']} before it began, took {about['took_s']} s.")
     console.print("MariaDB, innodb_flush_log_at_trx_commit=1. Off in the simulators: " + "; ".join(GUARDS_OFF) + ".")
-    if spent := about.get("cpu_ms_a_deposit"):
-        parts = ", ".join(f"{name} {ms:.1f}" for name, ms in spent.items())
-        console.print(f"CPU ms a deposit: {parts}; {sum(spent.values()):.1f} in all.")
+    for kind in ("deposit", "withdrawal"):
+        if spent := about.get(f"cpu_ms_a_{kind}"):
+            parts = ", ".join(f"{name} {ms:.1f}" for name, ms in spent.items())
+            console.print(f"CPU ms a {kind}: {parts}; {sum(spent.values()):.1f} in all.")
 
 
 def number(value: float) -> str:

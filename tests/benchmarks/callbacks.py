@@ -95,7 +95,6 @@ def answered(stack: Stack, requests: Sequence[tuple[bytes, bytes]], *, senders: 
 def floor(known: Model, requests: Sequence[tuple[bytes, bytes]], *, senders: int = SENDERS) -> Answered:
     """The look-up by hash, the callback's row and its event, and a commit, by hand-written SQL; values are copied."""
     callback, event = dict(known.rows["mpesa_callbacks"][0]), dict(known.rows["domain_events"][1])
-    event.pop("seq")
     event["published_at"] = now().replace(tzinfo=None)  # the relay shall leave them alone
 
     def write(part: Sequence[tuple[bytes, bytes]]) -> list[float]:

@@ -20,22 +20,28 @@ from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.infrastructure.persistence import new_id, now
 
 NAME = "Amina Wanjiru Otieno"
-MID, RATE = Decimal("129.50000000"), Decimal("131.96050000")
+MID, RATE, BACK_RATE = Decimal("129.50000000"), Decimal("131.96050000"), Decimal("127.03950000")
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody signed in: the cookies of their browser, their phone and Deriv account, a quote to accept."""
+    """Somebody signed in: the cookies of their browser, their phone and Deriv account, a quote to accept.
+
+    `token` is what they gave PenPay for their Deriv account.
+    """
 
     id: str
     access: str
     phone: str
     account: str
     quote: str
+    token: str
 
 
-def people(count: int, *, shillings: int = 1300, valid: timedelta = timedelta(hours=1)) -> list[Person]:
-    """`count` customers who may deposit; a few multi-row statements."""
+def people(
+    count: int, *, shillings: int = 1300, dollars: int = 0, valid: timedelta = timedelta(hours=1)
+) -> list[Person]:
+    """`count` customers who may deposit `shillings`, or withdraw `dollars`; a few multi-row statements."""
     at, start = now(), secrets.randbelow(10**6) * 100
     users, profiles, standings, logins = [], [], [], []
     devices, sessions, quotes = [], [], []
@@ -63,20 +69,34 @@ def people(count: int, *, shillings: int = 1300, valid: timedelta = timedelta(ho
                 id=new_id(), user=user, device=device, token_epoch=0, created_at=at, expires_at=at + timedelta(days=1)
             )
         )
+        terms = withdrawn(dollars) if dollars else deposited(shillings)
         quotes.append(
             payments.Quote(
-                id=new_id(), user_id=user.id, type="deposit", send_amount=shillings * 100, send_currency="KES",
-                get_amount=int(Decimal(shillings * 100) / RATE), get_currency="USD", mid=MID, rate=RATE,
-                rate_source="bench", created_at=at, expires_at=at + valid,
+                id=new_id(), user_id=user.id, mid=MID, rate_source="bench", created_at=at, expires_at=at + valid,
+                **terms,
             )
         )  # fmt: skip
     tables: list[list[Any]] = [users, profiles, standings, logins, devices, sessions, quotes]
     for rows in tables:
         type(rows[0])._default_manager.bulk_create(rows, batch_size=500)
     return [
-        Person(str(user.id), _access(session), user.phone, login.account, str(quote.id))
+        Person(str(user.id), _access(session), user.phone, login.account, str(quote.id), login.token)
         for user, session, login, quote in zip(users, sessions, logins, quotes, strict=True)
     ]
+
+
+def deposited(shillings: int) -> dict[str, Any]:
+    """The terms of a deposit's quote."""
+    gets = int(Decimal(shillings * 100) / RATE)
+    return {"type": "deposit", "send_amount": shillings * 100, "send_currency": "KES", "get_amount": gets,
+            "get_currency": "USD", "rate": RATE}  # fmt: skip
+
+
+def withdrawn(dollars: int) -> dict[str, Any]:
+    """The terms of a withdrawal's quote."""
+    gets = int(dollars * BACK_RATE) * 100
+    return {"type": "withdrawal", "send_amount": dollars * 100, "send_currency": "USD", "get_amount": gets,
+            "get_currency": "KES", "rate": BACK_RATE}  # fmt: skip
 
 
 def _access(session: identity.Session) -> str:
@@ -84,11 +104,15 @@ def _access(session: identity.Session) -> str:
 
 
 def at_the_providers(
-    everybody: Sequence[Person], *, prompt_s: float = 0.0
+    everybody: Sequence[Person], *, prompt_s: float = 0.0, balance: str = "0.00"
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """What the control sides of M-Pesa and Deriv are told of these people."""
+    """What the control sides of M-Pesa and Deriv are told of these people; `balance` is what they have at Deriv."""
     phones: list[dict[str, object]] = [
         {"phone": one.phone, "behaviour": "pay", "delay_s": prompt_s} for one in everybody
     ]
-    accounts: list[dict[str, object]] = [{"loginid": one.account, "name": NAME, "balance": "0.00"} for one in everybody]
+    accounts: list[dict[str, object]] = [
+        {"loginid": one.account, "name": NAME, "balance": balance, "token": one.token,
+         "email": f"{one.account.lower()}@example.com"}
+        for one in everybody
+    ]  # fmt: skip
     return phones, accounts

@@ -1,19 +1,18 @@
-"""What one deposit asks of the database: statements and commits from its POST to COMPLETED, by the server's own log.
+"""What one Transaction asks of the database: statements and commits from its POST to its end, by the server's own log.
 
 Counted are the API's connections (the POST and the callback) and those of the worker that runs the steps. The relay and
-the sweeper have a worker of their own, whose connections are not counted; nor are quote and sign-in, which come before.
+the sweeper have a worker of their own, whose connections are not counted; nor are quote, code and sign-in, which come
+before.
 """
 
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from penpay.stack import Stack
-from tests.benchmarks import deposits
-from tests.benchmarks.people import Person
 from tests.benchmarks.world import rows
 
 SPACES = re.compile(r"\s+")
@@ -35,7 +34,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Alone:
-    """One deposit that ran alone."""
+    """One Transaction that ran alone."""
 
     statements: list[Statement]
 
@@ -86,10 +85,10 @@ def logged() -> Iterator[None]:
         rows("SET GLOBAL general_log = 0")
 
 
-def alone(stack: Stack, person: Person) -> Alone:
-    """One deposit, and nothing else on this stack but what it does by itself."""
+def alone(run: Callable[[], Any]) -> Alone:
+    """One Transaction, by `run`, and nothing else on this stack but what it does by itself."""
     with logged():
-        deposits.run(stack, [person])
+        run()
         time.sleep(0.5)  # what follows the end
     log = (
         "SELECT UNIX_TIMESTAMP(event_time), thread_id, command_type, CAST(argument AS BINARY) "

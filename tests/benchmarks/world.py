@@ -4,7 +4,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,12 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def stack(logs: Path, **options: Any) -> Iterator[Stack]:
-    """Simulators without limits, API, workers and beat; the database is migrated and has its demo data."""
-    with Stack(environment(), logs, **{"limits": False, "queues": QUEUES, **API, **options}) as made:
+def stack(logs: Path, *, also: Mapping[str, str] | None = None, **options: Any) -> Iterator[Stack]:
+    """Simulators without limits, API, workers and beat; the database is migrated and has its demo data.
+
+    `also` is what its processes are given besides our own settings.
+    """
+    with Stack(environment() | dict(also or {}), logs, **{"limits": False, "queues": QUEUES, **API, **options}) as made:
         made.manage("migrate", "--verbosity", "0")
         made.manage("create_demo_data", "--float", "10000000.00", "--json")
         made.start()

@@ -9,17 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.journeys.conftest import World, with_crash
+from tests.journeys.conftest import with_crash
+from tests.journeys.world import World, raw
 
 pytestmark = pytest.mark.timeout(600)
 POINTS = range(1, 16)  # a deposit passes fourteen
-
-
-def entries_of(world: World, id: str) -> int:
-    [(count,)] = world.rows(
-        "SELECT COUNT(*) FROM ledger_entries WHERE transaction_id = %s", bytes.fromhex(id.replace("-", ""))
-    )
-    return int(count)
 
 
 def test_a_deposit_goes_from_rest_to_the_ledger(world: World) -> None:
@@ -28,7 +22,7 @@ def test_a_deposit_goes_from_rest_to_the_ledger(world: World) -> None:
     id = world.deposit(person)
 
     assert world.wait_for_ends([id]) == {id: "COMPLETED"}
-    assert entries_of(world, id) == 5
+    assert world.entries_of(id) == 5
     world.books_agree()
 
 
@@ -43,13 +37,13 @@ def test_a_callback_fifty_times_at_once_gives_one_set_of_entries(world: World) -
         [(count,)] = world.rows(
             "SELECT SUM(c.times) FROM mpesa_callbacks c JOIN mpesa_requests r ON r.id = c.request_id "
             "WHERE r.transaction_id = %s",
-            bytes.fromhex(id.replace("-", "")),
+            raw(id),
         )
         return int(count or 0) >= 50
 
     world.wait(arrived, "the callbacks did not all arrive", 60)
     assert world.status(id) == "COMPLETED"
-    assert entries_of(world, id) == 5
+    assert world.entries_of(id) == 5
     world.books_agree()
 
 
@@ -68,14 +62,7 @@ def test_fifty_equal_requests_at_once_make_one_deposit(world: World) -> None:
     assert len(first) == 1
     assert {a.json()["code"] for a in answers if a.status_code == 409} <= {"idempotency_in_flight"}
     assert again.headers["Idempotency-Replayed"] == "true"
-    assert (
-        len(
-            world.rows(
-                "SELECT id FROM transactions WHERE quote_id = %s", bytes.fromhex(person["quote"].replace("-", ""))
-            )
-        )
-        == 1
-    )
+    assert len(world.rows("SELECT id FROM transactions WHERE quote_id = %s", raw(person["quote"]))) == 1
     other = world.post(person, "deposits", {"quote_id": person["id"]}, {"Idempotency-Key": "the-same-key"})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     id = again.json()["transaction"]["id"]
@@ -106,7 +93,7 @@ def test_a_worker_killed_between_any_two_steps_leaves_every_deposit_to_its_right
     assert set(ends.values()) <= {"COMPLETED", "FAILED"}, ends
     failed = [id for id, status in ends.items() if status == "FAILED"]
     for id in failed:  # only where the prompt never left: how many these are is up to how steps and kills fell together
-        assert entries_of(world, id) == 0
+        assert world.entries_of(id) == 0
         assert not accepted_by_mpesa(world, id)
     assert "COMPLETED" in ends.values()
     world.books_agree()
@@ -115,7 +102,7 @@ def test_a_worker_killed_between_any_two_steps_leaves_every_deposit_to_its_right
 def accepted_by_mpesa(world: World, id: str) -> list[tuple[Any, ...]]:
     return world.rows(
         "SELECT id FROM mpesa_requests WHERE transaction_id = %s AND merchant_request_id <> ''",
-        bytes.fromhex(id.replace("-", "")),
+        raw(id),
     )
 
 
@@ -124,20 +111,13 @@ def test_redis_flushed_while_deposits_run_loses_none(world: World) -> None:
 
     ids = [world.deposit(person) for person in people]
     world.stack.kill("worker0")
-    _flush(world)
+    world.flush_redis()
     world.stack.start_worker(0)
     world.wait(lambda: any(world.status(id) == "COMPLETED" for id in ids), "nothing goes on")
-    _flush(world)
+    world.flush_redis()
 
     assert set(world.wait_for_ends(ids).values()) == {"COMPLETED"}
     world.books_agree()
-
-
-def _flush(world: World) -> None:
-    import redis
-
-    with redis.Redis(port=world.redis.port) as client:
-        client.flushall()
 
 
 def test_mariadb_killed_and_started_again_while_deposits_run_loses_none(world: World) -> None:
@@ -185,8 +165,7 @@ def test_providers_that_drop_repeat_and_lie_neither_lose_nor_double_money(world:
 
     ids = [world.deposit(person) for person in people]
     world.wait(lambda: sum(world.status(id) in {"COMPLETED", "FAILED"} for id in ids) > 20, "nothing goes on", 180)
-    for provider in ("mpesa", "deriv_ws"):
-        world.stack.control(provider, "faults", method="DELETE")
+    world.calm()
     ends = world.wait_for_ends(ids, most_s=400)
 
     assert set(ends.values()) <= {"COMPLETED", "FAILED"}, ends
