@@ -89,7 +89,9 @@ def unsettled(transaction: Transaction, attempt: MpesaRequest) -> bool:
     """
     if not attempt.status.is_dead or attempt.leg is Leg.REVERSAL:
         return False
-    final = [c.received_at for q in queries_about(transaction, attempt) for c in q.claims if c.is_done or c.is_dead]
+    queries = queries_about(transaction, attempt)
+    answers = [claim for query in queries for claim in query.claims]
+    final = [c.received_at for c in answers if c.is_dead or (c.is_done and _is_told(c.amount, attempt, queries))]
     if attempt.code == VERDICT and attempt.outcome_at:
         final.append(attempt.outcome_at)
     return any(c.result_code == "0" and all(c.received_at > at for at in final) for c in attempt.claims)

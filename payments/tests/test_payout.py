@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from payments.application.mpesa_payment import unsettled
 from payments.domain.transaction import TransactionStatus as S
 from payments.tests.withdrawals import LONG, books_agree, debited, in_transit, paid, payout_of
 from shared_kernel.domain.money import Currency, Money
@@ -159,6 +160,22 @@ def test_a_payout_booked_on_a_lie_and_proven_of_another_amount_is_posted_anew(be
     assert in_transit(bench) == (0, 0)
     assert bench.world.balance("fees") == FEE.amount
     assert ended.next_step_at is None
+
+
+def test_an_answer_of_another_amount_does_not_settle_what_is_claimed_of_a_dead_payout(bench: WithdrawalBench) -> None:
+    withdrawal = bench.withdrawal()
+    bench.mpesa.payouts = [bench.mpesa.declines(Blame.OURS)]
+    bench.drive(withdrawal)
+    dead = payout_of(bench, withdrawal)
+    assert dead.status.is_dead
+    bench.world.tick(minutes=1)
+    bench.mpesa.forges(dead)
+    bench.world.tick(minutes=1)
+    other = Money(1200_00, Currency.KES)
+    query = bench.now(withdrawal).at_mpesa(Leg.STATUS_QUERY)[-1]
+    query.claims.append(MpesaClaim("0", bench.world.now, other, "UKB0000009", fate="Completed"))
+
+    assert unsettled(bench.now(withdrawal), payout_of(bench, withdrawal))
 
 
 def test_another_amount_that_one_answer_alone_tells_is_asked_about_again_and_a_repeat_of_it_is_no_second_one(
