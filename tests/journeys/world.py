@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import MySQLdb
+from MySQLdb.constants import ER
 
 from penpay.stack import HOST, QUEUES, Stack
 from tests.journeys.books import MOVED, at_providers, in_ledger
@@ -99,14 +100,19 @@ class World:
     # --- what became of it --------------------------------------------------------------------------------------------
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Straight from the database, on a connection of its own."""
-        with MySQLdb.connect(
-            host=HOST, port=self.mariadb.port, user="penpay_owner", password=self.mariadb.password, database="penpay"
-        ) as connection:
-            cursor = connection.cursor()
-            cursor.execute(sql, parameters)
-            connection.commit()
-            return list(cursor.fetchall())
+        """Straight from the database, on a connection of its own; again, where a worker's locks were in the way."""
+        server = {"host": HOST, "port": self.mariadb.port, "user": "penpay_owner", "password": self.mariadb.password}
+        while True:
+            with MySQLdb.connect(database="penpay", **server) as connection:
+                cursor = connection.cursor()
+                try:
+                    cursor.execute(sql, parameters)
+                except MySQLdb.OperationalError as error:
+                    if error.args[0] != ER.LOCK_DEADLOCK:  # which undid all of it
+                        raise
+                    continue
+                connection.commit()
+                return list(cursor.fetchall())
 
     def status(self, id: str) -> str:
         """Of one Transaction."""
