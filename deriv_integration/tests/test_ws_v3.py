@@ -642,6 +642,122 @@ def test_a_long_statement_is_read_page_by_page(adapter, deriv_simulator, monkeyp
     assert adapter.find(a_transfer()) == Absent(proven=True)
 
 
+@pytest.fixture
+def pages(deriv_simulator, monkeypatch):
+    """What the statement calls asked for, and how many entries each was given."""
+    asked, statement = [], deriv_simulator.simulator.bank.statement
+
+    def counted(*arguments, **options):
+        entries = list(statement(*arguments, **options))
+        asked.append(len(entries))
+        return entries
+
+    monkeypatch.setattr(deriv_simulator.simulator.bank, "statement", counted)
+    return asked
+
+
+def test_questions_that_come_together_share_one_reading(adapter, deriv_simulator, pages):
+    deriv_simulator.simulator.latency_s = (0.05, 0.05)
+    transfers = [a_transfer(1_00 + number) for number in range(40)]
+    with ThreadPoolExecutor(40) as threads:
+        list(threads.map(lambda transfer: send(adapter, transfer), transfers))
+        found = list(threads.map(adapter.find, transfers))
+
+    assert [len(one.references) for one in found] == [1] * 40
+    assert len({one.references for one in found}) == 40
+    assert len(pages) < 10
+
+
+def test_what_was_read_is_not_read_again(adapter, deriv_simulator, pages):
+    transfers = [a_transfer() for _ in range(30)]
+    for transfer in transfers:
+        send(adapter, transfer)
+    deriv_simulator.simulator.clock.advance(2)  # the second of the newest entry is read again
+    send(adapter, a_transfer())
+    adapter.find(transfers[0])
+    del pages[:]
+
+    assert all(len(adapter.find(transfer).references) == 1 for transfer in transfers)
+    assert pages == [1] * 30
+
+
+def test_that_there_is_none_is_never_said_from_memory(adapter, deriv_simulator):
+    """Two entries that cancel each other out turn up in the middle: no balance tells."""
+    simulator, entries = deriv_simulator.simulator, deriv_simulator.simulator.bank.accounts[AGENT].entries
+    transfer = a_transfer(3_00)
+    send(adapter, a_transfer(1_00))
+    send(adapter, transfer)
+    simulator.bank.withdraw(simulator.bank.accounts["CR100001"], simulator.bank.accounts[AGENT], 3_00, "thanks")
+    hidden, entries[-2:] = entries[-2:], []
+    assert adapter.find(transfer) == Absent(proven=True)  # as far as anybody can see
+    send(adapter, a_transfer(4_00))
+    assert adapter.find(transfer) == Absent(proven=True)
+    entries[-1:-1] = hidden
+
+    assert isinstance(adapter.find(transfer), Found)
+
+
+def test_no_question_is_answered_by_a_reading_that_had_begun(adapter, deriv_simulator):
+    adapter.find(a_transfer())
+    deriv_simulator.simulator.latency_s = (0.3, 0.3)
+    with ThreadPoolExecutor(2) as threads:
+        early = threads.submit(adapter.find, a_transfer())
+        time.sleep(0.1)
+        deriv_simulator.simulator.latency_s = (0.0, 0.0)
+        transfer = a_transfer()
+        send(adapter, transfer)
+        deriv_simulator.simulator.latency_s = (0.3, 0.3)
+        late = threads.submit(adapter.find, transfer)
+
+        assert isinstance(late.result(), Found)
+        assert isinstance(early.result(), Absent)
+
+
+def test_a_book_that_does_not_go_on_from_what_is_known_is_read_anew(adapter, deriv_simulator):
+    entries = deriv_simulator.simulator.bank.accounts[AGENT].entries
+    transfer, other = a_transfer(3_00), a_transfer(2_00)
+    send(adapter, other)
+    send(adapter, transfer)
+    hidden = entries.pop()
+    assert isinstance(adapter.find(other), Found)
+    send(adapter, a_transfer(4_00))
+    assert adapter.find(transfer) == Absent(proven=False)  # its place is empty: the balances tell
+    entries[-1:-1] = [hidden]
+
+    assert isinstance(adapter.find(transfer), Found)
+
+
+def test_one_old_question_does_not_fail_the_others(adapter, deriv_simulator, monkeypatch):
+    monkeypatch.setattr("deriv_integration.infrastructure.ws_v3.book.PAGE", 3)
+    monkeypatch.setattr("deriv_integration.infrastructure.ws_v3.book.MOST_PAGES", 4)
+    for _ in range(20):
+        send(adapter, a_transfer())
+    deriv_simulator.simulator.clock.advance(600)
+    fresh = a_transfer(created_at=deriv_simulator.simulator.clock())
+    send(adapter, fresh)
+    old = a_transfer()
+    deriv_simulator.simulator.latency_s = (0.1, 0.1)
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(adapter.find, fresh)
+        time.sleep(0.05)
+        answers = [threads.submit(adapter.find, one) for one in (old, fresh)]
+
+        assert answers[0].result() == Unreadable("statement_too_long")
+        assert isinstance(answers[1].result(), Found)
+
+
+def test_what_is_known_stays_bounded(adapter, monkeypatch):
+    monkeypatch.setattr("deriv_integration.infrastructure.ws_v3.book.MOST_KNOWN", 5)
+    transfers = [a_transfer() for _ in range(20)]
+    for transfer in transfers:
+        send(adapter, transfer)
+        assert isinstance(adapter.find(transfer), Found)
+
+    [book] = adapter._books.values()
+    assert len(book._known.entries) == 5
+    assert all(isinstance(adapter.find(transfer), Found) for transfer in transfers)
+
+
 def test_a_later_attempt_also_finds_what_an_earlier_one_left(adapter, deriv_simulator):
     begun = time.time_ns() // 1_000_000 - 600_000
     transaction = UUID(int=(begun << 80) | (7 << 76) | (2 << 62) | 4711)

@@ -33,7 +33,7 @@ from deriv_integration.infrastructure.ws_v3.answers import (
     transferred,
     withdrawn,
 )
-from deriv_integration.infrastructure.ws_v3.book import READ_ERRORS, agent_entries, look_up, note_of, unreadable
+from deriv_integration.infrastructure.ws_v3.book import READ_ERRORS, Book, note_of, unreadable
 from deriv_integration.infrastructure.ws_v3.customer import (
     BIND_AGAIN,
     MOVED,
@@ -103,7 +103,7 @@ class WsV3:
         self._spacing = Spacing(equal_spacing_s)
         self._clock = clock
         self._outside = outside
-        self._links: dict[tuple[int, str], Link] = {}
+        self._books: dict[tuple[int, str], Book] = {}
 
     @property
     def agents(self) -> Sequence[str]:
@@ -153,7 +153,7 @@ class WsV3:
         """
         self._must_be_outside()
         try:
-            return look_up(self._link(transfer.agent), transfer)
+            return self._book(transfer.agent).look_up(transfer)
         except READ_ERRORS as failed:
             return unreadable(failed)
 
@@ -161,7 +161,7 @@ class WsV3:
         """The agent's statement since then, newest first; what was taken back shows as an entry of its own."""
         self._must_be_outside()
         try:
-            return agent_entries(self._link(agent), since, self._credentials[agent].currency)
+            return self._book(agent).entries(since, self._credentials[agent].currency)
         except READ_ERRORS as failed:
             return unreadable(failed)
 
@@ -192,25 +192,29 @@ class WsV3:
 
     def close(self) -> None:
         """Ends this process's sockets; the next call opens new ones."""
-        for key in list(self._links):
-            link = self._links.pop(key)
+        for key in list(self._books):
+            book = self._books.pop(key)
             if key[0] == os.getpid():
-                link.close()
+                book.link.close()
 
     def _link(self, agent: str) -> Link:
         """Raises `NotWritten` for an agent that the settings don't hold."""
+        return self._book(agent).link
+
+    def _book(self, agent: str) -> Book:
+        """Raises `NotWritten` for an agent that the settings don't hold."""
         key = (os.getpid(), agent)
-        link = self._links.get(key)
-        if link is None:
+        book = self._books.get(key)
+        if book is None:
             credential = self._credentials.get(agent)
             if credential is None:
                 raise NotWritten("agent_unknown", 300, alert=True)
-            for other in [other for other in self._links if other[0] != key[0]]:  # a parent's, before the fork
-                self._links.pop(other).abandon()
+            for other in [other for other in self._books if other[0] != key[0]]:  # a parent's, before the fork
+                self._books.pop(other).link.abandon()
                 self._spacing = Spacing(self._spacing.seconds)  # another thread may have held its lock
             link = Link(self._url, credential, self._timing, most_pending=self._most_pending)
-            link = self._links.setdefault(key, link)
-        return link
+            book = self._books.setdefault(key, Book(link))
+        return book
 
     def _must_be_outside(self) -> None:
         if not self._outside():

@@ -4,7 +4,11 @@ Source: Deriv contract, sections 2.4 and 6.2.
 """
 
 import logging
+import sys
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,7 +32,8 @@ log = logging.getLogger(__name__)
 
 PAGE = 999
 MOST_PAGES = 40
-READINGS = 2  # a busy account moves between statement and balance: read again before giving up
+MOST_KNOWN = 5 * PAGE  # entries that are kept in memory, some 4 MB
+READINGS = (False, True, True)  # whether anew: a busy account moves between statement and balance, so it has two tries
 SKEW = timedelta(seconds=120)  # how far Deriv's clock may be from ours
 NOTE = "PP "  # what our descriptions begin with
 
@@ -46,31 +51,150 @@ def note_of(reference: str) -> str:
     return f"{NOTE}{reference}"
 
 
-def look_up(link: Link, transfer: DerivTransfer) -> Lookup:
-    """All entries of this transfer's reference since before the first attempt, or none.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All entries from `since` (epoch seconds) on, newest first; the last is the one before them, if there is any.
 
-    `Absent(proven=True)`: each balance follows from the one before, from an entry older than the sending up to the
-    account's balance now, and nothing among them could be this transfer. Raises what `read_errors` takes.
+    `balance` is the account's right after; None where older entries were known from an earlier reading.
     """
-    since = int((sent_at(transfer) - SKEW).timestamp())
-    incoming = transfer.leg is Leg.DERIV_DEBIT
-    sought = Sought(note_of(transfer.reference), transfer.login.account, transfer.amount.decimal, incoming)
-    for _ in range(READINGS):
-        entries = entries_since(link, since)
-        found = [entry for entry in entries if sought.is_in(entry)]
-        if found:
-            return Found(tuple(str(entry.id) for entry in found), (transfer.amount,) * len(found))
-        if any(sought.may_be_in(entry) for entry in entries):
-            log.error("Deriv's statement of %s may hold %s", transfer.agent, transfer.reference)
-            break
-        if _is_unbroken(link, entries, since):
-            return Absent(proven=True)
-    return Absent(proven=False)
+
+    since: int
+    entries: Sequence[Entry]
+    balance: Decimal | None = None
+
+    def proves(self, since: int) -> bool:
+        """Whether none is missing: each balance follows from the one before, from before `since` to the one now."""
+        return self.balance is not None and self.is_unbroken(since, self.balance)
+
+    def is_unbroken(self, since: int, balance: Decimal) -> bool:
+        """Whether each balance follows from the one before, from before `since` up to this one."""
+        for number, entry in enumerate(self.entries):
+            if entry.time < since:
+                return unbroken(self.entries[: number + 1], balance)
+        starts = opening(self.entries)
+        return unbroken(self.entries, balance) and (balance if starts is None else starts) == 0
 
 
-def agent_entries(link: Link, since: datetime, currency: str) -> list[AgentEntry]:
-    """Every entry since then, newest first. Raises what `read_errors` takes."""
-    return [_public(entry, Currency(currency)) for entry in entries_since(link, int(since.timestamp()))]
+NOTHING = Reading(sys.maxsize, ())
+
+
+@dataclass(slots=True)
+class Round:
+    """The questions that one reading answers: those that were there when it began."""
+
+    since: int = sys.maxsize
+    anew: bool = False
+    answer: Future[Reading] = field(default_factory=Future)
+
+
+class Book:
+    """The statement of one agent, as this process reads it.
+
+    A look-up needs all entries since before its transfer, and at volume that is thousands, of calls that Deriv counts.
+    So one reading answers all questions that waited when it began. To find an entry, what was read is kept, and only
+    its end is read again; that there is none is said by a reading of the whole alone.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._known = NOTHING
+        self._gathering = Round()
+        self._gate = threading.Lock()  # of the round that still takes questions
+        self._turn = threading.Lock()  # one reading at a time
+
+    def look_up(self, transfer: DerivTransfer) -> Lookup:
+        """All entries of this transfer's reference since before the first attempt, or none.
+
+        `Absent(proven=True)`: each balance follows from the one before, from an entry older than the sending up to the
+        account's balance now, and nothing among them could be this transfer. Raises `READ_ERRORS`.
+        """
+        since = int((sent_at(transfer) - SKEW).timestamp())
+        incoming = transfer.leg is Leg.DERIV_DEBIT
+        sought = Sought(note_of(transfer.reference), transfer.login.account, transfer.amount.decimal, incoming)
+        for anew in READINGS:
+            read = self._read_since(since, anew=anew)
+            entries = [entry for entry in read.entries if entry.time >= since]
+            found = [entry for entry in entries if sought.is_in(entry)]
+            if found:
+                return Found(tuple(str(entry.id) for entry in found), (transfer.amount,) * len(found))
+            if any(sought.may_be_in(entry) for entry in entries):
+                log.error("Deriv's statement of %s may hold %s", transfer.agent, transfer.reference)
+                break
+            if read.proves(since):
+                return Absent(proven=True)
+        return Absent(proven=False)
+
+    def entries(self, since: datetime, currency: str) -> list[AgentEntry]:
+        """Every entry since then, newest first. Raises `READ_ERRORS`."""
+        start = int(since.timestamp())
+        complete_since, entries = self._pages(start)
+        if complete_since > start:
+            raise Unusable("statement_too_long")
+        return [_public(entry, Currency(currency)) for entry in entries]
+
+    def _read_since(self, since: int, *, anew: bool) -> Reading:
+        """A reading at least since then, that began after this question. Raises `READ_ERRORS`."""
+        with self._gate:
+            mine = self._gathering
+            mine.since = min(mine.since, since)
+            mine.anew = mine.anew or anew
+        with self._turn:
+            if not mine.answer.done():
+                with self._gate:
+                    self._gathering = Round()
+                try:
+                    mine.answer.set_result(self._read(mine.since, anew=mine.anew))
+                except READ_ERRORS as failed:
+                    mine.answer.set_exception(failed)
+        read = mine.answer.result()
+        if read.since > since:
+            raise Unusable("statement_too_long")
+        return read
+
+    def _read(self, since: int, *, anew: bool) -> Reading:
+        known, self._known = self._known, NOTHING  # an error on the way leaves nothing that is not sure
+        read = None if anew or known.since > since else self._continued(known)
+        if read is None:
+            read = self._whole(since)
+            if not read.entries or not read.is_unbroken(read.since, read.entries[0].balance_after):
+                return read
+        self._known = read
+        if len(read.entries) > MOST_KNOWN:
+            self._known = Reading(read.entries[MOST_KNOWN - 1].time + 1, read.entries[:MOST_KNOWN])
+        return read
+
+    def _continued(self, known: Reading) -> Reading | None:
+        """What is known and what came after it; None where the statement does not go on from there."""
+        newest = known.entries[0]
+        _, end = self._pages(newest.time)
+        newer = end[: end.index(newest)] if newest in end else []
+        if newest not in end or (newer and not unbroken([*newer, newest], newer[0].balance_after)):
+            return None
+        return Reading(known.since, [*newer, *known.entries])
+
+    def _whole(self, since: int) -> Reading:
+        complete_since, entries = self._pages(since)
+        balance = self._balance()
+        before = {"statement": 1, "description": 1, "date_to": complete_since - 1, "limit": 1}
+        return Reading(complete_since, [*entries, *parse_page(good(self.link.read(before).message))], balance)
+
+    def _pages(self, since: int) -> tuple[int, list[Entry]]:
+        """Page by page, newest first, as far back as we read: from when on all are there, and they."""
+        entries: list[Entry] = []
+        for page in range(MOST_PAGES):
+            request = {"statement": 1, "description": 1, "date_from": since, "limit": PAGE, "offset": page * PAGE}
+            read = parse_page(good(self.link.read(request).message))
+            entries += read
+            if len(read) < PAGE:
+                return since, distinct(entries)
+        return entries[-1].time + 1, distinct(entries)
+
+    def _balance(self) -> Decimal:
+        balance = good(self.link.read({"balance": 1}).message).get("balance")
+        amount = balance.get("balance") if isinstance(balance, dict) else None
+        if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
+            raise Malformed("balance")
+        return Decimal(amount)
 
 
 def _public(entry: Entry, currency: Currency) -> AgentEntry:
@@ -107,37 +231,9 @@ def sent_at(transfer: DerivTransfer) -> datetime:
     return min(transfer.created_at, born)
 
 
-def entries_since(link: Link, since: int) -> list[Entry]:
-    """Page by page, newest first; `since` in epoch seconds. Raises `Unusable` for a book longer than we read."""
-    entries: list[Entry] = []
-    for page in range(MOST_PAGES):
-        request = {"statement": 1, "description": 1, "date_from": since, "limit": PAGE, "offset": page * PAGE}
-        read = parse_page(good(link.read(request).message))
-        entries += read
-        if len(read) < PAGE:
-            return distinct(entries)
-    raise Unusable("statement_too_long")
-
-
 def good(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """The answer of a read. Raises `Unusable` for an error."""
     error = error_of(answer)
     if error is not None:
         raise Unusable(error[0][:64] or "no_code")
     return answer
-
-
-def _is_unbroken(link: Link, entries: Sequence[Entry], since: int) -> bool:
-    """Up to the balance now, and back to the last entry before `since` (or the account's first)."""
-    balance = good(link.read({"balance": 1}).message).get("balance")
-    amount = balance.get("balance") if isinstance(balance, dict) else None
-    if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
-        raise Malformed("balance")
-    before = {"statement": 1, "description": 1, "date_to": since - 1, "limit": 1}
-    anchor = parse_page(good(link.read(before).message))
-    if any(entry.time >= since for entry in anchor):
-        return False
-    if not unbroken(entries, Decimal(amount)):
-        return False
-    starts = opening(entries)
-    return (starts if starts is not None else Decimal(amount)) == (anchor[0].balance_after if anchor else 0)
