@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -82,11 +83,23 @@ def run(of: Stack, size: Size) -> Drained:
         fill(UUID(bytes=bytes(id)), waiting, due_in=timedelta(minutes=-30))
         rows("UPDATE transactions SET leased_until = NULL")
         [[began]] = rows("SELECT NOW(6)")
-    everything = "FROM transactions WHERE status = 'MPESA_CONFIRMED' OR status = 'DERIV_TRANSFER_SENT'"
     most_s = 60 + 3 * 60 * size.count / size.a_minute
-    wait(lambda: rows(f"SELECT COUNT(*) {everything}")[0][0] == 0, "the backlog did not end", most_s, nap_s=0.5)
+    try:
+        wait(lambda: not _waiting(), "the backlog did not end", most_s, nap_s=0.5)
+    except AssertionError as slow:
+        slow.add_note(f"waiting: {_waiting()}")
+        raise
     of.manage("verify_ledger", "--json")
     return _drained(of, size, started, began, before, flooding.id)
+
+
+def _waiting() -> list[tuple[Any, ...]]:
+    """What is not at its end: status, what is known of its transfers, how many, the first and the last next step."""
+    return rows(
+        "SELECT t.status, d.status, d.code, COUNT(*), MIN(t.next_step_at), MAX(t.next_step_at), NOW(6) "
+        "FROM transactions t LEFT JOIN deriv_transfers d ON d.transaction_id = t.id "
+        "WHERE t.status = 'MPESA_CONFIRMED' OR t.status = 'DERIV_TRANSFER_SENT' GROUP BY 1, 2, 3"
+    )
 
 
 def _drained(of: Stack, size: Size, started: datetime, began: datetime, before: int, flooding: str) -> Drained:

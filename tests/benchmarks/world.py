@@ -5,13 +5,15 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import MySQLdb
 from django.conf import settings
 from django.db import connection
+from environ import Env
 
 from penpay.stack import Stack
 
@@ -57,15 +59,37 @@ def options() -> dict[str, Any]:
 @contextmanager
 def paused(of: Stack, spared: Sequence[str] = ()) -> Iterator[None]:
     """Its processes stand still: they neither work on what the other contender writes nor take its time."""
-    time.sleep(1.2)  # what is in hand ends; a standing process must hold no lock
+    time.sleep(1)  # what is in hand ends
     groups = [process.pid for name, process in of.processes.items() if name not in spared]
-    for group in groups:
-        os.killpg(group, signal.SIGSTOP)
+    for _ in range(100):
+        _signal(groups, signal.SIGSTOP)
+        time.sleep(0.2)  # the server's list is as old as a tenth of a second
+        if not _open_transactions():
+            break
+        _signal(groups, signal.SIGCONT)  # a standing process must hold no lock
+        time.sleep(0.05)
+    else:
+        raise AssertionError("there is no moment without an open transaction")
     try:
         yield
     finally:
-        for group in groups:
-            os.killpg(group, signal.SIGCONT)
+        _signal(groups, signal.SIGCONT)
+
+
+def _signal(groups: Sequence[int], number: signal.Signals) -> None:
+    for group in groups:
+        os.killpg(group, number)
+
+
+def _open_transactions() -> int:
+    """Of everybody, which only the owner may see."""
+    owner = Env.db_url_config(os.environ["MIGRATION_DATABASE_URL"])
+    with closing(
+        MySQLdb.connect(host=owner["HOST"], port=int(owner["PORT"]), user=owner["USER"], password=owner["PASSWORD"])
+    ) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
+        return int(cursor.fetchone()[0])
 
 
 def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
