@@ -41,7 +41,8 @@ def free_port() -> int:
 class Stack:
     """`environment` names database, broker and settings; `logs` is where each process writes `<name>.log`.
 
-    `queues` lists the queues of each worker process; `limits` keeps the simulators as strict as the providers are.
+    `queues` lists the queues of each worker process; `limits` keeps the simulators as strict as the providers are, and
+    `seed` is of their chance and ids; None: another one at each start.
     """
 
     environment: Mapping[str, str]
@@ -51,6 +52,7 @@ class Stack:
     api_processes: int = 1
     api_threads: int = 4
     limits: bool = True
+    seed: int | None = None
     worker_options: Sequence[str] = ("--pool=solo",)
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     simulators: dict[str, int] = field(default_factory=dict)
@@ -107,9 +109,11 @@ class Stack:
         """On free ports the first time, on the same ones after that."""
         ports = self.simulators or dict.fromkeys(SIMULATORS, 0)
         options = [f"--{name.replace('_', '-')}-port={port}" for name, port in ports.items()]
+        options += [] if self.limits else ["--no-limits"]
+        options += [] if self.seed is None else [f"--seed={self.seed}"]
         process = self._spawn(
             "simulators",
-            [sys.executable, "manage.py", "simulators", "--json", *options, *([] if self.limits else ["--no-limits"])],
+            [sys.executable, "manage.py", "simulators", "--json", *options],
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None

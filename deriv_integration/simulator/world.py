@@ -69,6 +69,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
+        self.ids = count(10_867_502_908 + 3 * self.seed, 3)  # of entries: never given again, whatever is forgotten
         self.books = Books()
         self.agenda = Agenda(self.clock)
         self.calls_seen: dict[str, int] = {}
@@ -80,7 +81,9 @@ class World:
         """Forgets accounts, money, codes and faults; opens the agents anew."""
         self.books.movements.clear()
         self.agenda.due.clear()
-        self.bank = Bank(self.clock, self.books, Random(self.seed), self.duplicate_guard_s, watch=self._entered)
+        self.bank = Bank(
+            self.clock, self.books, Random(self.seed), self.duplicate_guard_s, watch=self._entered, ids=self.ids
+        )
         self.codes = Codes(self.clock, Random(self.seed + 1), pause_s=60 if self.limits else 0)
         self.requests: dict[tuple[str, str, str], Payment] = {}  # caller, operation, request_id
         self.faults.clear()

@@ -55,6 +55,28 @@ def test_all_three_servers_answer_over_one_deriv_and_stop_cleanly(which):
     assert rest == ""
 
 
+@pytest.mark.parametrize(("options", "are_equal"), [((), False), (("--seed", "7"), True)])
+def test_what_providers_number_begins_elsewhere_at_each_start(options, are_equal):
+    """A database that is kept has the numbers of before, each of which counts once."""
+    first, second = an_entry_id(*options), an_entry_id(*options)
+
+    assert (first == second) is are_equal
+
+
+def an_entry_id(*options):
+    ports = ("--mpesa-port", "0", "--deriv-ws-port", "0", "--deriv-rest-port", "0")
+    with command(*ports, *options, "--json") as process:
+        try:
+            served = json.loads(process.stdout.readline())
+            with connect(f"ws://127.0.0.1:{served['deriv_ws']}/websockets/v3?app_id=1", proxy=None) as ws:
+                ws.send('{"authorize": "demo-agent-token"}')
+                ws.recv(timeout=5)
+                ws.send('{"statement": 1}')
+                return json.loads(ws.recv(timeout=5))["statement"]["transactions"][0]["transaction_id"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
 def test_a_taken_port_is_a_clear_error():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -72,7 +72,7 @@ class Chaos:
     def run(self, home: Path, mariadb: Any, redis: Any) -> bool:
         """Whether every promise was kept."""
         self.began = time.monotonic()
-        with a_world(home, mariadb, redis, SETTINGS, [QUEUES] * self.options.workers) as world:
+        with a_world(home, mariadb, redis, SETTINGS, [QUEUES] * self.options.workers, seed=self.options.seed) as world:
             return self._verdict(world, *self._break(world))
 
     def tell(self, what: str) -> None:

@@ -214,7 +214,12 @@ class World:
 
 @contextmanager
 def a_world(
-    home: Path, mariadb: Any, redis: Any, environment: Mapping[str, str], queues: Sequence[str] = (QUEUES,)
+    home: Path,
+    mariadb: Any,
+    redis: Any,
+    environment: Mapping[str, str],
+    queues: Sequence[str] = (QUEUES,),
+    seed: int = 0,
 ) -> Iterator[World]:
     """All processes on these two servers, which are running; they end with the block."""
     settings = {
@@ -227,7 +232,7 @@ def a_world(
         "JWT_ACCESS_TTL": "7200",
         **environment,
     }
-    with Stack(settings, home / "logs", queues=queues, limits=False) as stack:
+    with Stack(settings, home / "logs", queues=queues, limits=False, seed=seed) as stack:
         stack.manage("migrate", "--verbosity", "0")
         stack.manage("create_demo_data", "--json")
         stack.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 from argparse import ArgumentParser
@@ -29,12 +30,15 @@ class Command(BaseCommand):
         parser.add_argument("--deriv-ws-port", type=port, default=8802, help="0 takes a free one")
         parser.add_argument("--deriv-rest-port", type=port, default=8803, help="0 takes a free one")
         parser.add_argument("--no-limits", action="store_true", help="without rate limits and duplicate guards")
+        parser.add_argument("--seed", type=int, help="of chance, and of where ids begin; else another one each time")
         parser.add_argument("--json", action="store_true", help="print one JSON line with the ports once they answer")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.APP_ENV == "production":
             raise CommandError("the simulators are never run in production", returncode=2)
         limits = not options["no_limits"]
+        # the same receipts and entry ids once more would be refused as counted already
+        seed = secrets.randbits(32) if options["seed"] is None else options["seed"]
         mpesa = MpesaSimulator(
             consumer_key=settings.MPESA_CONSUMER_KEY,
             consumer_secret=settings.MPESA_CONSUMER_SECRET,
@@ -47,12 +51,14 @@ class Command(BaseCommand):
             rate_per_s=20 if limits else None,
             duplicate_guard=limits,
             customer_limits=limits,
+            seed=seed,
         )
         deriv = DerivSimulator(
             agents=agents_on("ws_v3"),
             rest_agents=agents_on("rest"),
             limits=limits,
             duplicate_guard_s=2.0 if limits else 0.0,
+            seed=seed,
         )
         apps = {"mpesa": mpesa.app, "deriv_ws": deriv.ws_app, "deriv_rest": deriv.rest_app}
         sockets = {name: bound(options["host"], options[f"{name}_port"]) for name in apps}
