@@ -6,17 +6,32 @@ import pytest
 
 pytest_plugins = [
     module
-    for module in ("mpesa_integration.tests.fixtures", "deriv_integration.tests.fixtures")
+    for module in (
+        "shared_kernel.tests.fixtures",
+        "mpesa_integration.tests.fixtures",
+        "deriv_integration.tests.fixtures",
+    )
     if find_spec(module) is not None
 ]
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings):
+    """The test database is made by the migrating user, as production's is."""
+    from shared_kernel.tests.users import become_owner
+
+    become_owner()
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup, django_db_blocker):
-    """Tests with real commits (`transactional_db`) reset past the triggers, which refuse the DELETE of a flush."""
+    """Tests run as the runtime user. Those with real commits (`transactional_db`) reset past the triggers, which refuse
+    the DELETE of a flush, as the migrating user.
+    """
     from django.test import TransactionTestCase
 
     from shared_kernel.tests.reset import remember_rows_of_migrations, reset_database
+    from shared_kernel.tests.users import become_owner, become_runtime
     from wallet.infrastructure.persistence import forget_accounts
 
     def reset(case):
@@ -24,7 +39,10 @@ def django_db_setup(django_db_setup, django_db_blocker):
         forget_accounts()
 
     with django_db_blocker.unblock():
+        become_runtime()
         remember_rows_of_migrations()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", reset)
         yield
+    with django_db_blocker.unblock():
+        become_owner()

@@ -22,6 +22,11 @@ MYSQL = (
     "--innodb-flush-log-at-trx-commit=2",
     "--default-time-zone=+00:00",
 )
+# As in _servers.py: the tests make databases of their own, and `migrate` gives the runtime user its rights in them.
+USERS = """\
+CREATE USER 'penpay_owner'@'%' IDENTIFIED BY '{password}', 'penpay'@'%' IDENTIFIED BY '{password}';
+GRANT ALL ON *.* TO 'penpay_owner'@'%' WITH GRANT OPTION;
+"""
 START_S = 180
 
 
@@ -48,16 +53,23 @@ def containers(*, mariadb: bool = True, redis: bool = True) -> Iterator[Containe
         if mariadb:
             password = secrets.token_urlsafe(16)
             root = ("--env", f"MYSQL_ROOT_PASSWORD={password}", "--env", "MYSQL_DATABASE=penpay")
-            url = f"mysql://root:{password}@127.0.0.1:{_started(stack, mariadb_answers, 3306, *root, *MYSQL)}/penpay"
-            started.settings |= {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
+            name, port = _started(stack, mariadb_answers, 3306, *root, *MYSQL)
+            sql = USERS.format(password=password)
+            _docker("exec", "--env", f"MYSQL_PWD={password}", name, "mysql", "--user=root", "--execute", sql)
+            server = f"{password}@127.0.0.1:{port}/penpay"
+            started.settings["DATABASE_URL"] = f"mysql://penpay:{server}"
+            started.settings["MIGRATION_DATABASE_URL"] = f"mysql://penpay_owner:{server}"
         if redis:
-            url = f"redis://127.0.0.1:{_started(stack, redis_answers, 6379, 'redis:7', 'redis-server', '--save', '')}"
+            _, port = _started(stack, redis_answers, 6379, "redis:7", "redis-server", "--save", "")
+            url = f"redis://127.0.0.1:{port}"
             started.settings |= {"REDIS_URL": f"{url}/0", "CELERY_BROKER_URL": f"{url}/1"}
         yield started
 
 
-def _started(stack: contextlib.ExitStack, answers: Callable[[int], bool], port: int, *arguments: str) -> int:
-    """Run a container until the stack unwinds; returns the port of this machine once the server behind it answers."""
+def _started(
+    stack: contextlib.ExitStack, answers: Callable[[int], bool], port: int, *arguments: str
+) -> tuple[str, int]:
+    """Run a container until the stack unwinds; its id, and the port of this machine, once the server behind answers."""
     say(f"Starting {next(a for a in arguments if a.startswith(('mysql:', 'redis:')))} in Docker")
     name = _docker("run", "--detach", "--rm", "--publish", f"127.0.0.1::{port}", *arguments)
     stack.callback(subprocess.run, ["docker", "rm", "--force", "--volumes", name], capture_output=True)
@@ -67,7 +79,7 @@ def _started(stack: contextlib.ExitStack, answers: Callable[[int], bool], port: 
         if time.monotonic() > until:
             raise CannotRun(f"The container does not answer:\n{_docker('logs', '--tail', '20', name)}")
         time.sleep(0.2)
-    return here
+    return name, here
 
 
 def _docker(*arguments: str) -> str:

@@ -163,7 +163,8 @@ class MariaDB(Server):
             shutil.copytree(f"{made}/data", self.data, dirs_exist_ok=True)
 
 
-# Run at every start. Both users may do everything, for the tests make databases of their own; production's may not.
+# Run at every start. The owner may do everything, for the tests make databases of their own; production's owns one. The
+# runtime user gets its rights from `migrate`, table by table, here as there.
 USERS = """\
 CREATE DATABASE IF NOT EXISTS penpay;
 CREATE USER IF NOT EXISTS 'penpay_owner'@'127.0.0.1', 'penpay'@'127.0.0.1';
@@ -171,7 +172,7 @@ ALTER USER 'root'@'localhost' IDENTIFIED BY 'PASSWORD';
 ALTER USER 'penpay_owner'@'127.0.0.1' IDENTIFIED BY 'PASSWORD';
 ALTER USER 'penpay'@'127.0.0.1' IDENTIFIED BY 'PASSWORD';
 GRANT ALL ON *.* TO 'penpay_owner'@'127.0.0.1' WITH GRANT OPTION;
-GRANT ALL ON *.* TO 'penpay'@'127.0.0.1';
+REVOKE ALL ON *.* FROM 'penpay'@'127.0.0.1';
 """
 
 

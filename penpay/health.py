@@ -3,7 +3,9 @@
 import ipaddress
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import redis
 from django.conf import settings
@@ -20,12 +22,13 @@ from payments.facade import queries
 from penpay.celery import app
 from shared_kernel.api.context import client_address
 from shared_kernel.api.problems import problem_response
-from shared_kernel.facade import oldest_waiting, outbox_state
+from shared_kernel.facade import oldest_waiting, outbox_state, too_wide
 
 log = logging.getLogger(__name__)
 
 OUTBOX_LATE_S = 60  # an event that waits longer than this means that no relay is running
 PROBE_TIMEOUT_S = 2
+RIGHTS_HOLD_S = 600  # for so long what the database user may do is not looked at again
 
 
 @require_safe
@@ -36,7 +39,7 @@ def live(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """200 when database, broker, cache and outbox are fine, else 503; which of them is not, only for insiders."""
+    """200 when database, its user, broker, cache and outbox are fine, else 503; which is not, only for insiders."""
     failing = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
     for name, reason in failing.items():
         log.warning("not ready: %s: %s", name, reason)
@@ -92,6 +95,17 @@ def _database() -> str:
     return ""
 
 
+def _rights() -> str:
+    """At the first probe of a process, and then now and then: the user that it runs as can change no ledger entry."""
+    wide = _wide_rights(int(time.monotonic() // RIGHTS_HOLD_S))
+    return f"the database user may do too much: {', '.join(wide)}; migrate says what to do" if wide else ""
+
+
+@lru_cache(maxsize=1)
+def _wide_rights(period: int) -> list[str]:
+    return too_wide()
+
+
 def _broker() -> str:
     with app.connection_for_write(connect_timeout=PROBE_TIMEOUT_S) as broker:
         broker.ensure_connection(max_retries=1, interval_start=0, timeout=PROBE_TIMEOUT_S)
@@ -115,6 +129,7 @@ def _outbox() -> str:
 
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
+    "rights": _rights,
     "broker": _broker,
     "cache": _cache,
     "outbox": _outbox,

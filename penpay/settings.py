@@ -7,6 +7,7 @@ stops the start with a line that names it; elsewhere harmless defaults serve.
 import hashlib
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,7 @@ if env.bool("USE_PYMYSQL", default=False):
 
 # --- database -------------------------------------------------------------------------------------------------------
 DATABASE_URL = required("DATABASE_URL", f"sqlite:///{BASE_DIR / '.local' / 'penpay.sqlite3'}")
-if {"migrate", "verify_ledger"} & set(sys.argv[1:2]) and env.str("MIGRATION_DATABASE_URL", default=""):
-    DATABASE_URL = env.str("MIGRATION_DATABASE_URL")
+MIGRATION_DATABASE_URL = env.str("MIGRATION_DATABASE_URL", default="") or DATABASE_URL
 LOCK_WAIT_S = env.int("DATABASE_LOCK_WAIT_S", default=1 if APP_ENV == "testing" else 5)
 
 
@@ -101,7 +101,9 @@ def database(url: str) -> dict[str, Any]:
     return config
 
 
-DATABASES = {"default": database(DATABASE_URL)}
+RUNTIME_DATABASE, MIGRATION_DATABASE = database(DATABASE_URL), database(MIGRATION_DATABASE_URL)
+TWO_DATABASE_USERS = RUNTIME_DATABASE["USER"] != MIGRATION_DATABASE["USER"]
+DATABASES = {"default": deepcopy(MIGRATION_DATABASE if sys.argv[1:2] == ["migrate"] else RUNTIME_DATABASE)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- applications ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Django's entry for the shared kernel."""
 
+from typing import Any
+
 from django.apps import AppConfig
 
 
@@ -8,13 +10,21 @@ class SharedKernelConfig(AppConfig):
     verbose_name = "Events, audit and keys"
 
     def ready(self) -> None:
+        from django.db import connections
+        from django.db.models.signals import post_migrate
+
         from shared_kernel import models
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
         from shared_kernel.infrastructure.broker import wake
+        from shared_kernel.infrastructure.grants import grant_runtime
         from shared_kernel.infrastructure.persistence import on_outbox_commit
 
         on_outbox_commit(wake)
 
+        def grant(using: str, **_: Any) -> None:
+            grant_runtime(connections[using])
+
+        post_migrate.connect(grant, sender=self, weak=False)  # all tables of all apps are there
         keep_installed(
             self,
             [

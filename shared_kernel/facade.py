@@ -8,6 +8,7 @@ from shared_kernel.domain.budgets import Budgets
 from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
+from shared_kernel.infrastructure.grants import too_wide
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -40,6 +41,7 @@ __all__ = [
     "parked_events",
     "relay",
     "subscriptions",
+    "too_wide",
     "unit_of_work",
     "wake",
 ]

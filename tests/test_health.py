@@ -4,13 +4,17 @@ import socket
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
 from payments.domain.transaction import FINAL
 from payments.facade import TransactionStatus, queries
+from penpay.health import _wide_rights
 from shared_kernel.facade import new_id
 from shared_kernel.models import DomainEvent
+from shared_kernel.tests.users import by_owner
+from wallet.facade import verify_ledger
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +49,9 @@ def test_ready_names_each_part_to_insiders_only(client):
     inside, outside = client.get("/health/ready"), client.get("/health/ready", **STRANGER)
 
     assert inside.status_code == outside.status_code == 200
-    assert inside.json() == {"status": "ok", "database": "ok", "broker": "ok", "cache": "ok", "outbox": "ok"}
+    assert inside.json() == {
+        "status": "ok", "database": "ok", "rights": "ok", "broker": "ok", "cache": "ok", "outbox": "ok"
+    }  # fmt: skip
     assert outside.json() == {"status": "ok"}
 
 
@@ -119,3 +125,27 @@ def test_every_answer_tells_browsers_what_it_may_do(client, path, policy, stored
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Referrer-Policy"] == "same-origin"
     assert ("no-store" in headers.get("Cache-Control", "")) is not stored
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no users")
+@pytest.mark.django_db(transaction=True)
+def test_a_database_user_that_may_do_too_much_is_named_by_verify_ledger_and_makes_it_unready(client, account):
+    schema = connection.settings_dict["NAME"]
+    by_owner(f"GRANT UPDATE ON {schema}.ledger_entries TO {account}")
+    _wide_rights.cache_clear()
+
+    found = [(finding.check, finding.row) for finding in verify_ledger().findings]
+    ready, outside = client.get("/health/ready"), client.get("/health/ready", **STRANGER)
+
+    _wide_rights.cache_clear()
+    assert found == [("grants", "UPDATE on ledger_entries")]
+    assert (ready.status_code, outside.status_code) == (503, 503)
+    assert "UPDATE on ledger_entries" in ready.json()["rights"]
+    assert outside.json() == {"status": "failing"}
+
+
+def test_what_the_database_user_may_do_is_not_looked_at_at_each_probe(client, django_assert_num_queries):
+    client.get("/health/ready")
+
+    with django_assert_num_queries(2):  # is the database there, and is an event late
+        client.get("/health/ready")

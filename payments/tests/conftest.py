@@ -1,9 +1,9 @@
 """What several test files of this context need."""
 
 import pytest
-from django.db import connection
 
 from shared_kernel.infrastructure import append_only
+from shared_kernel.tests.users import by_owner
 
 
 @pytest.fixture
@@ -21,16 +21,10 @@ def at_deriv(deriv_at_simulator, monkeypatch):
 @pytest.fixture
 def broken():
     """Runs SQL past every refusal, and puts the refusals back; `%s` takes a UUID."""
-    mysql = connection.vendor == "mysql"
-    off = ["SET FOREIGN_KEY_CHECKS = 0"] if mysql else ["PRAGMA foreign_keys = 0"]
-    on = ["SET FOREIGN_KEY_CHECKS = 1"] if mysql else ["PRAGMA foreign_keys = 1"]
 
     def run(sql, *ids):
         append_only.remove()
-        literals = [f"X'{id.hex}'" for id in ids]
-        with connection.cursor() as cursor:
-            for statement in (*off, sql.replace("%s", "{}").format(*literals), *on):
-                cursor.execute(statement)
+        by_owner(sql.replace("%s", "{}").format(*(f"X'{id.hex}'" for id in ids)), off=True)
         append_only.install()
 
     return run

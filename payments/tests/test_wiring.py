@@ -22,6 +22,7 @@ from shared_kernel.domain.outcome import Refused
 from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey as KeyRow
+from shared_kernel.tests.users import by_owner
 from wallet.facade import ledger, mpesa_working, snapshot, verify_ledger
 from wallet.tests.threads import at_once
 
@@ -103,16 +104,15 @@ def written(id):
 @contextmanager
 def an_insert_fails(table, when="1 = 1"):
     """Each INSERT into `table` that meets the condition is refused by the database."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "mysql":
-            refuse = f"FOR EACH ROW IF {when} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'planted'; END IF"
-        else:
-            refuse = f"WHEN {when} BEGIN SELECT RAISE(ABORT, 'planted'); END"
-        cursor.execute(f"CREATE TRIGGER planted BEFORE INSERT ON {table} {refuse}")
-        try:
-            yield
-        finally:
-            cursor.execute("DROP TRIGGER planted")
+    if connection.vendor == "mysql":
+        refuse = f"FOR EACH ROW IF {when} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'planted'; END IF"
+    else:
+        refuse = f"WHEN {when} BEGIN SELECT RAISE(ABORT, 'planted'); END"
+    by_owner(f"CREATE TRIGGER planted BEFORE INSERT ON {table} {refuse}")
+    try:
+        yield
+    finally:
+        by_owner("DROP TRIGGER planted")
 
 
 # --- the way it should go ---------------------------------------------------------------------------------------------

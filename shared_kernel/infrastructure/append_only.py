@@ -3,17 +3,20 @@
 A guard is a trigger or a key. `keep_installed` has an app's guards put back after every `migrate` (SQLite drops the
 triggers of a table that a migration makes anew), `missing` lists those that are not there word for word as they should
 be. Triggers refuse UPDATE and DELETE to everybody, REPLACE and ON DUPLICATE KEY UPDATE included. They do not see
-TRUNCATE, DROP or ALTER on MySQL and MariaDB: there the runtime user must lack DROP and ALTER. SQLite has no users:
-whoever can open the file can drop a trigger, and a connection without `recursive_triggers` can REPLACE a row.
+TRUNCATE, DROP or ALTER on MySQL and MariaDB: `grants.py` sees to it that the runtime user may do neither. SQLite has no
+users: whoever can open the file can drop a trigger, and a connection without `recursive_triggers` can REPLACE a row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db import DatabaseError, connection, connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate, pre_migrate
 
 BINARY_LOG_HINT = (
@@ -26,7 +29,8 @@ TRIGGER_RIGHT_HINT = (
     "the migrating user may not create triggers. Grant it the right, then migrate again:\n"
     "    GRANT TRIGGER, REFERENCES ON <database>.* TO <the user of MIGRATION_DATABASE_URL>;"
 )
-UNSEEN_HINT = "triggers cannot be seen by this database user: run this as the user of MIGRATION_DATABASE_URL"
+UNSEEN_HINT = "triggers cannot be seen by this database user: set MIGRATION_DATABASE_URL for this command"
+ACCOUNT = ("USER", "PASSWORD", "HOST", "PORT")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Trigger:
     table: str
     event: str  # UPDATE, DELETE or INSERT
     body: Mapping[str, str]
+    spares: tuple[str, ...] = ()  # columns that it lets be changed
 
     def sql(self, vendor: str) -> str:
         each_row = "FOR EACH ROW " if vendor == "mysql" else ""
@@ -71,10 +76,9 @@ def append_only(model: type[models.Model], *, may_change: Sequence[str] = ()) ->
     fixed = [field for field in model._meta.concrete_fields if field.column not in may_change]
     what = f"{table} is append-only"
     unchanged = {vendor: " AND ".join(_same(field, vendor) for field in fixed) for vendor in ("mysql", "sqlite")}
+    changed = {vendor: f"NOT ({same})" for vendor, same in unchanged.items()} if may_change else None
     return [
-        Trigger(f"{table}_no_update", table, "UPDATE", refusal(what, {v: f"NOT ({c})" for v, c in unchanged.items()}))
-        if may_change
-        else Trigger(f"{table}_no_update", table, "UPDATE", refusal(what)),
+        Trigger(f"{table}_no_update", table, "UPDATE", refusal(what, changed), tuple(may_change)),
         Trigger(f"{table}_no_delete", table, "DELETE", refusal(what)),
     ]
 
@@ -98,30 +102,28 @@ def keep_installed(app: AppConfig, guards: Iterable[Guard]) -> None:
 
     def before(using: str, **_: Any) -> None:
         if connections[using].vendor == "sqlite":  # it will not rename a table that a trigger elsewhere speaks of
-            remove(mine, using=using)
+            remove(mine, by=connections[using])
 
     def after(using: str, **_: Any) -> None:
-        install(mine, using=using)
+        install(mine, by=connections[using])
 
     if mine:
         pre_migrate.connect(before, sender=app, weak=False)
         post_migrate.connect(after, sender=app, weak=False)
 
 
-def install(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> None:
-    """Creates those of `guards` (default: all that are kept) that are missing or differ.
+def install(guards: Iterable[Guard] | None = None, *, by: BaseDatabaseWrapper | None = None) -> None:
+    """Creates those of `guards` (default: all that are kept) that are missing or differ; as the owner, unless `by` is.
 
     Raises `ImproperlyConfigured` that says what to set when the database refuses.
     """
-    connection = connections[using]
-    tables = set(connection.introspection.table_names())
-    absent = [guard for guard in _absent(guards, using) if guard.table in tables]
-    with connection.cursor() as cursor:
-        for guard in absent:
+    with as_owner(by) as owner, owner.cursor() as cursor:
+        tables = set(owner.introspection.table_names(cursor))
+        for guard in [guard for guard in _absent(guards, owner) if guard.table in tables]:
             try:
                 if isinstance(guard, Trigger):
                     cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
-                    cursor.execute(guard.sql(connection.vendor))
+                    cursor.execute(guard.sql(owner.vendor))
                 else:
                     cursor.execute(guard.sql())
             except DatabaseError as refused:
@@ -131,29 +133,49 @@ def install(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_AL
                 raise
 
 
-def remove(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> None:
+def remove(guards: Iterable[Guard] | None = None, *, by: BaseDatabaseWrapper | None = None) -> None:
     """Drops the triggers among `guards` (default: all that are kept): for migrations on SQLite, and between tests."""
-    with connections[using].cursor() as cursor:
+    with as_owner(by) as owner, owner.cursor() as cursor:
         for guard in _kept if guards is None else guards:
             if isinstance(guard, Trigger):
                 cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}")
 
 
-def missing(guards: Iterable[Guard] | None = None, *, using: str = DEFAULT_DB_ALIAS) -> list[str]:
+def missing(guards: Iterable[Guard] | None = None, *, by: BaseDatabaseWrapper | None = None) -> list[str]:
     """The names of those of `guards` (default: all that are kept) that are not there, or not word for word.
 
     Ends with `UNSEEN_HINT` when this database user has no right to see any trigger.
     """
-    absent = _absent(guards, using)
-    names = [guard.name for guard in absent]
-    if any(isinstance(guard, Trigger) for guard in absent) and not _sees_triggers(using):
-        return [*(guard.name for guard in absent if isinstance(guard, Key)), UNSEEN_HINT]
-    return names
+    with as_owner(by) as owner:
+        absent = _absent(guards, owner)
+        names = [guard.name for guard in absent]
+        if any(isinstance(guard, Trigger) for guard in absent) and not _sees_triggers(owner):
+            return [*(guard.name for guard in absent if isinstance(guard, Key)), UNSEEN_HINT]
+        return names
 
 
-def append_only_tables() -> list[str]:
-    """The tables whose rows triggers keep."""
-    return sorted({guard.table for guard in _kept if isinstance(guard, Trigger) and guard.event == "DELETE"})
+def append_only_tables() -> dict[str, tuple[str, ...]]:
+    """The one list of the tables whose rows are kept for ever, each with the columns of it that may change.
+
+    A table gets on it by `keep_installed(app, append_only(model))`; triggers, grants and tests go by it.
+    """
+    deleting = {guard.table for guard in _kept if isinstance(guard, Trigger) and guard.event == "DELETE"}
+    updating = [guard for guard in _kept if isinstance(guard, Trigger) and guard.event == "UPDATE"]
+    return {guard.table: guard.spares for guard in updating if guard.table in deleting}
+
+
+@contextmanager
+def as_owner(known: BaseDatabaseWrapper | None = None) -> Iterator[BaseDatabaseWrapper]:
+    """`known`, or a connection of its own as the migrating user; where there is one user only, the usual one."""
+    if known is not None or connection.vendor != "mysql" or not settings.TWO_DATABASE_USERS:
+        yield known or connection
+        return
+    account = {name: settings.MIGRATION_DATABASE[name] for name in ACCOUNT}
+    owner = type(connections[connection.alias])(connection.settings_dict | account, "owner")
+    try:
+        yield owner
+    finally:
+        owner.close()
 
 
 def _same(field: Any, vendor: str) -> str:
@@ -165,11 +187,10 @@ def _same(field: Any, vendor: str) -> str:
     return f"HEX({old}) <=> HEX({new})" if text else f"{old} <=> {new}"
 
 
-def _absent(guards: Iterable[Guard] | None, using: str) -> list[Guard]:
-    connection = connections[using]
-    vendor = connection.vendor
+def _absent(guards: Iterable[Guard] | None, owner: BaseDatabaseWrapper) -> list[Guard]:
+    vendor = owner.vendor
     wanted = list(_kept if guards is None else guards)
-    triggers, keys = _triggers_there(using), _keys_there(using)
+    triggers, keys = _triggers_there(owner), _keys_there(owner)
 
     def is_there(guard: Guard) -> bool:
         if isinstance(guard, Key):
@@ -183,9 +204,9 @@ def _absent(guards: Iterable[Guard] | None, using: str) -> list[Guard]:
     return [guard for guard in wanted if not is_there(guard)]
 
 
-def _triggers_there(using: str) -> dict[str, str]:
-    with connections[using].cursor() as cursor:
-        if connections[using].vendor == "sqlite":
+def _triggers_there(owner: BaseDatabaseWrapper) -> dict[str, str]:
+    with owner.cursor() as cursor:
+        if owner.vendor == "sqlite":
             cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
         else:
             cursor.execute(
@@ -195,10 +216,10 @@ def _triggers_there(using: str) -> dict[str, str]:
         return dict(cursor.fetchall())
 
 
-def _keys_there(using: str) -> set[tuple[str, str]]:
-    if connections[using].vendor == "sqlite":
+def _keys_there(owner: BaseDatabaseWrapper) -> set[tuple[str, str]]:
+    if owner.vendor == "sqlite":
         return set()
-    with connections[using].cursor() as cursor:
+    with owner.cursor() as cursor:
         cursor.execute(
             "SELECT table_name, constraint_name FROM information_schema.table_constraints "
             "WHERE constraint_schema = DATABASE() AND constraint_type = 'FOREIGN KEY'"
@@ -206,10 +227,10 @@ def _keys_there(using: str) -> set[tuple[str, str]]:
         return set(cursor.fetchall())
 
 
-def _sees_triggers(using: str) -> bool:
-    if connections[using].vendor == "sqlite":
+def _sees_triggers(owner: BaseDatabaseWrapper) -> bool:
+    if owner.vendor == "sqlite":
         return True
-    with connections[using].cursor() as cursor:
+    with owner.cursor() as cursor:
         cursor.execute("SHOW GRANTS")
         grants = " ".join(row[0] for row in cursor.fetchall())
     return "TRIGGER" in grants or "ALL PRIVILEGES" in grants

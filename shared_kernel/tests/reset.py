@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from shared_kernel.infrastructure import append_only
 
@@ -32,22 +33,23 @@ def reset_database() -> None:
         with connection.constraint_checks_disabled(), transaction.atomic():
             append_only.remove()
             for table in dirty:
-                _execute(f"DELETE FROM {_name(table)}")
-            _put_back()
+                _execute(connection, f"DELETE FROM {_name(table)}")
+            _put_back(connection)
             append_only.install()
         return
     kept_by_triggers = append_only.append_only_tables()
-    _execute("SET FOREIGN_KEY_CHECKS = 0")
-    try:
-        for table in dirty:
-            _execute(f"{'TRUNCATE TABLE' if table in kept_by_triggers else 'DELETE FROM'} {_name(table)}")
-        _put_back()
-    finally:
-        _execute("SET FOREIGN_KEY_CHECKS = 1")
+    with append_only.as_owner() as owner:
+        _execute(owner, "SET FOREIGN_KEY_CHECKS = 0")
+        try:
+            for table in dirty:
+                _execute(owner, f"{'TRUNCATE TABLE' if table in kept_by_triggers else 'DELETE FROM'} {_name(table)}")
+            _put_back(owner)
+        finally:
+            _execute(owner, "SET FOREIGN_KEY_CHECKS = 1")
 
 
-def _put_back() -> None:
-    with connection.cursor() as cursor:
+def _put_back(by: BaseDatabaseWrapper) -> None:
+    with by.cursor() as cursor:
         for table, rows in _rows_of_migrations.items():
             marks = ", ".join(["%s"] * len(rows[0]))
             cursor.executemany(f"INSERT INTO {_name(table)} VALUES ({marks})", rows)
@@ -69,6 +71,6 @@ def _name(table: str) -> str:
     return connection.ops.quote_name(table)
 
 
-def _execute(sql: str) -> None:
-    with connection.cursor() as cursor:
+def _execute(by: BaseDatabaseWrapper, sql: str) -> None:
+    with by.cursor() as cursor:
         cursor.execute(sql)

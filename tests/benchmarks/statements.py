@@ -8,14 +8,18 @@ before.
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shared_kernel.infrastructure.append_only import as_owner
 from tests.benchmarks.world import rows
 
 SPACES = re.compile(r"\s+")
+LOG = (
+    "SELECT UNIX_TIMESTAMP(event_time), thread_id, command_type, CAST(argument AS BINARY) "
+    "FROM mysql.general_log WHERE command_type IN ('Query', 'Ping', 'Execute')"
+)  # every command as the server got it
 WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
 
@@ -73,33 +77,24 @@ class Alone:
         return (step - committed) * 1000
 
 
-@contextmanager
-def logged() -> Iterator[None]:
-    """The server writes every command into `mysql.general_log`."""
-    rows("SET GLOBAL log_output = 'TABLE'")
-    rows("TRUNCATE mysql.general_log")
-    rows("SET GLOBAL general_log = 1")
-    try:
-        yield
-    finally:
-        rows("SET GLOBAL general_log = 0")
-
-
 def alone(run: Callable[[], Any]) -> Alone:
     """One Transaction, by `run`, and nothing else on this stack but what it does by itself."""
-    with logged():
-        run()
-        time.sleep(0.5)  # what follows the end
-    log = (
-        "SELECT UNIX_TIMESTAMP(event_time), thread_id, command_type, CAST(argument AS BINARY) "
-        "FROM mysql.general_log WHERE command_type IN ('Query', 'Ping', 'Execute')"
-    )
-    everything = [
-        Statement(float(at), int(id), SPACES.sub(" ", (argument or b"").decode(errors="replace") or kind).strip())
-        for at, id, kind, argument in rows(log)
-    ]
-    ours = int(rows("SELECT CONNECTION_ID()")[0][0])
-    left_out = {ours} | {statement.connection for statement in everything if _is_relay(statement.text)}
+    with as_owner() as owner, owner.cursor() as cursor:
+        for sql in ("SET GLOBAL log_output = 'TABLE'", "TRUNCATE mysql.general_log", "SET GLOBAL general_log = 1"):
+            cursor.execute(sql)
+        try:
+            run()
+            time.sleep(0.5)  # what follows the end
+        finally:
+            cursor.execute("SET GLOBAL general_log = 0")
+        cursor.execute(LOG)
+        everything = [
+            Statement(float(at), int(id), SPACES.sub(" ", (argument or b"").decode(errors="replace") or kind).strip())
+            for at, id, kind, argument in cursor.fetchall()
+        ]
+        cursor.execute("SELECT CONNECTION_ID()")
+        left_out = {int(cursor.fetchone()[0]), int(rows("SELECT CONNECTION_ID()")[0][0])}
+    left_out |= {statement.connection for statement in everything if _is_relay(statement.text)}
     return Alone([statement for statement in everything if statement.connection not in left_out])
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connection
 
 from shared_kernel.domain.money import Currency
-from shared_kernel.infrastructure import append_only
+from shared_kernel.infrastructure import append_only, grants
 from wallet import models
 from wallet.domain.ledger import Account, AccountKind
 
@@ -105,16 +105,22 @@ Faults = Iterator[tuple[str, str]]
 
 def _guards(report: Report, progress: Progress) -> Faults:
     """Triggers, composite keys, uniqueness and checks are there as they should be."""
-    for name in append_only.missing():
-        unseen = name == append_only.UNSEEN_HINT
-        detail = name if unseen else "this refusal of the database is missing or altered: run migrate"
-        yield "triggers" if unseen else name, detail
-    for model in (models.LedgerEntry, models.LedgerAccount, models.LedgerBalance):
-        with connection.cursor() as cursor:
-            there = connection.introspection.get_constraints(cursor, model._meta.db_table)
-        for constraint in model._meta.constraints:
-            if constraint.name not in there:
-                yield constraint.name, f"this constraint of {model._meta.db_table} is missing"
+    with append_only.as_owner() as owner, owner.cursor() as cursor:
+        for name in append_only.missing(by=owner):
+            unseen = name == append_only.UNSEEN_HINT
+            detail = name if unseen else "this refusal of the database is missing or altered: run migrate"
+            yield "triggers" if unseen else name, detail
+        for model in (models.LedgerEntry, models.LedgerAccount, models.LedgerBalance):
+            there = owner.introspection.get_constraints(cursor, model._meta.db_table)
+            for constraint in model._meta.constraints:
+                if constraint.name not in there:
+                    yield constraint.name, f"this constraint of {model._meta.db_table} is missing"
+
+
+def _grants(report: Report, progress: Progress) -> Faults:
+    """The user that PenPay runs as can change nothing that is kept for ever."""
+    for right in grants.too_wide():
+        yield right, "the runtime user has this right and must not: migrate, which takes it away or says who can"
 
 
 def _entries(report: Report, progress: Progress) -> Faults:
@@ -167,6 +173,7 @@ def _trial_balance(report: Report, progress: Progress) -> Faults:
 
 CHECKS: dict[str, Callable[[Report, Progress], Faults]] = {
     "guards": _guards,
+    "grants": _grants,
     "entries": _entries,
     "accounts": _accounts,
     "balances": _balances,

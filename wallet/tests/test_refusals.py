@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection, transaction
 
 from shared_kernel.infrastructure import append_only
 from shared_kernel.infrastructure.persistence import new_id
+from shared_kernel.tests.users import by_owner
 from wallet.facade import entries_of, ledger, verify_ledger
 from wallet.infrastructure.guards import GUARDS
 from wallet.infrastructure.persistence import forget_accounts
@@ -145,8 +146,10 @@ def test_each_refusal_that_is_missing_is_reported_and_put_back_by_migrate(guard)
 @pytest.mark.django_db(transaction=True)
 def test_a_trigger_that_was_altered_is_reported_and_put_back():
     body = "FOR EACH ROW SET NEW.amount = NEW.amount" if connection.vendor == "mysql" else "BEGIN SELECT 1; END"
-    execute("DROP TRIGGER ledger_entries_no_update")
-    execute(f"CREATE TRIGGER ledger_entries_no_update BEFORE UPDATE ON ledger_entries {body}")
+    by_owner(
+        "DROP TRIGGER ledger_entries_no_update",
+        f"CREATE TRIGGER ledger_entries_no_update BEFORE UPDATE ON ledger_entries {body}",
+    )
 
     assert append_only.missing() == ["ledger_entries_no_update"]
     append_only.install()
@@ -181,11 +184,6 @@ def is_here(guard):
 
 def remove(guard):
     if isinstance(guard, append_only.Key):
-        execute(f"ALTER TABLE {guard.table} DROP FOREIGN KEY {guard.name}")
+        by_owner(f"ALTER TABLE {guard.table} DROP FOREIGN KEY {guard.name}")
     else:
         append_only.remove([guard])
-
-
-def execute(sql):
-    with connection.cursor() as cursor:
-        cursor.execute(sql)

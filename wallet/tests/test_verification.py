@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from shared_kernel.infrastructure import append_only
+from shared_kernel.tests.users import by_owner
 from wallet.facade import entries_of, snapshot, verify_ledger
 from wallet.infrastructure import verification
 from wallet.infrastructure.persistence import forget_accounts
@@ -22,20 +23,16 @@ def broken():
     """Runs SQL past every refusal, and puts the refusals back."""
     forget_accounts()
 
-    off_mysql = [("SET FOREIGN_KEY_CHECKS = 0",), ("SET check_constraint_checks = 0",)]
-    on_mysql = [("SET FOREIGN_KEY_CHECKS = 1",), ("SET check_constraint_checks = 1",)]
-    off_sqlite = [("PRAGMA foreign_keys = 0",), ("PRAGMA ignore_check_constraints = 1",)]
-    on_sqlite = [("PRAGMA foreign_keys = 1",), ("PRAGMA ignore_check_constraints = 0",)]
-    off, on = (off_mysql, on_mysql) if connection.vendor == "mysql" else (off_sqlite, on_sqlite)
-
     def run(*statements):
         append_only.remove()
-        with connection.cursor() as cursor:
-            for sql, *parameters in [*off, *statements, *on]:
-                cursor.execute(sql, parameters)
+        by_owner(*(sql.replace("%s", "{}").format(*map(literal, values)) for sql, *values in statements), off=True)
         append_only.install()
 
     return run
+
+
+def literal(value):
+    return f"X'{value.hex()}'" if isinstance(value, bytes) else value
 
 
 def findings():
