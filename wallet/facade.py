@@ -1,4 +1,5 @@
-"""The wallet, assembled: `ledger` posts and tells balances, `verify_ledger` checks it inside a `snapshot`.
+"""The wallet, assembled: `ledger` posts and tells balances, `verify_ledger` checks it inside a `snapshot`,
+`rebuild_balances` makes the kept balances anew.
 
 The chart's names say which account is meant, as in `ledger.post_opening(deriv_agent("CR900001"), Money(...), ...)`.
 """
@@ -18,15 +19,27 @@ from wallet.domain.ledger import (
     mpesa_working,
 )
 from wallet.infrastructure.persistence import DjangoLedgerBook
+from wallet.infrastructure.rebuilding import Rebuilt, rebuild_balances
 from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
-from wallet.queries import account_history, balances_of, entries_of, trial_balance
+from wallet.queries import (
+    account_history,
+    balance_as_of,
+    balances_as_of,
+    balances_of,
+    entries_of,
+    trial_balance,
+    trial_balance_as_of,
+)
 
 __all__ = [
     "AccountKind",
     "Finding",
     "FloatKind",
     "NothingToUndo",
+    "Rebuilt",
     "account_history",
+    "balance_as_of",
+    "balances_as_of",
     "balances_of",
     "customer_in_transit",
     "customer_receivable",
@@ -37,8 +50,10 @@ __all__ = [
     "mpesa_charges_paid",
     "mpesa_utility",
     "mpesa_working",
+    "rebuild_balances",
     "snapshot",
     "trial_balance",
+    "trial_balance_as_of",
     "verify_ledger",
 ]
 

@@ -1,7 +1,7 @@
 """The ledger's rows: `ledger_accounts`, `ledger_entries`, and the kept balances in slots.
 
 What the columns cannot say, `wallet/infrastructure/guards.py` adds in the database: both accounts of an entry have its
-currency, and neither entries nor accounts are ever changed or deleted.
+currency, a reversal mirrors its entry, and neither entries nor accounts are ever changed or deleted.
 """
 
 from django.db import models
@@ -67,6 +67,10 @@ class LedgerEntry(models.Model):
             models.Index(fields=["debit_account", "currency", "seq"], name="ledger_entries_debited"),
             models.Index(fields=["credit_account", "currency", "seq"], name="ledger_entries_credited"),
             models.Index(fields=["transaction_id", "seq"], name="ledger_entries_of_transaction"),
+            # Balances as of a moment and sums of all entries are read from these alone. One for both times: by the
+            # recorded one an account's part is read whole, which costs no more than a moment of today would.
+            models.Index(fields=["debit_account", "effective_at", "recorded_at", "amount"], name="ledger_debited_at"),
+            models.Index(fields=["credit_account", "effective_at", "recorded_at", "amount"], name="ledger_credited_at"),
         ]
 
     def __str__(self) -> str:
@@ -77,7 +81,8 @@ class LedgerBalance(models.Model):
     """A part of a balance: credits minus debits, in minor units; the balance of an account is the sum of its slots.
 
     Slot 0 is for accounts that must never be overdrawn (customers in transit), and the database refuses it below zero.
-    House accounts use slots 1 to 16, each its own writer's, so that no writer waits for another.
+    House accounts use slots 1 to 16, each its own writer's, so that no writer waits for another; slot 17 holds what
+    `rebuild_balances` had to correct.
     """
 
     pk = models.CompositePrimaryKey("account_id", "slot")

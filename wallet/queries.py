@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from django.db import connection
 
 MOST = 500
+By: TypeAlias = Literal["effective", "recorded"]  # when it took effect at the provider; when we wrote it down
 
+_TIMES = {"effective": "effective_at", "recorded": "recorded_at"}
 _ENTRY = (
     "SELECT e.seq, e.id, e.journal_id, e.purpose, d.kind, d.owner, c.kind, c.owner, e.amount, e.currency, "
     "e.transaction_id, e.reference, e.provider_key, e.reverses, e.effective_at, e.recorded_at "
@@ -67,10 +69,7 @@ def trial_balance() -> list[BalanceRow]:
         "SELECT a.kind, a.currency, COUNT(DISTINCT a.id), SUM(b.credit_balance) FROM ledger_balances b "
         "JOIN ledger_accounts a ON a.id = b.account_id GROUP BY a.currency, a.kind ORDER BY a.currency, a.kind"
     )
-    return [
-        BalanceRow(kind, currency, accounts, max(-int(credits), 0), max(int(credits), 0))
-        for kind, currency, accounts, credits in rows
-    ]
+    return [_balance_row(*row) for row in rows]
 
 
 def balances_of(owner: str) -> list[AccountBalance]:
@@ -81,9 +80,36 @@ def balances_of(owner: str) -> list[AccountBalance]:
         "GROUP BY a.id, a.kind, a.currency, a.owner ORDER BY a.kind, a.currency LIMIT %s",
         [owner, MOST],
     )
-    return [
-        AccountBalance(_uuid(id), kind, currency, owner, int(credits)) for id, kind, currency, owner, credits in rows
-    ]
+    return [_account_balance(*row) for row in rows]
+
+
+def balance_as_of(account_id: UUID, moment: datetime, *, by: By) -> AccountBalance | None:
+    """An account by its entries up to and including `moment`, by one of their two times; None if there is no account.
+
+    Exact once all that was being posted at a recorded `moment` is committed. Raises `ValueError` without a time zone.
+    """
+    found = _as_of(f"a.id = {_literal(account_id)}", moment, by, 1)
+    return found[0] if found else None
+
+
+def balances_as_of(moment: datetime, *, by: By, after: UUID | None = None, limit: int = MOST) -> list[AccountBalance]:
+    """As `balance_as_of`, all accounts by id; `after` is the id of the last row of the page before."""
+    return _as_of(f"a.id > X'{after.hex if after else ''}'", moment, by, min(limit, MOST))
+
+
+def trial_balance_as_of(moment: datetime, *, by: By) -> list[BalanceRow]:
+    """As `trial_balance`, by the entries up to and including `moment`. Reads all of them: a second for a million."""
+    sums = " UNION ALL ".join(
+        f"SELECT {side}_account_id AS id, {sign}SUM(amount) AS credits FROM ledger_entries "  # noqa: S608
+        f"WHERE {_TIMES[by]} <= %s GROUP BY {side}_account_id"
+        for side, sign in (("credit", ""), ("debit", "-"))
+    )
+    rows = _select(
+        f"SELECT a.kind, a.currency, COUNT(DISTINCT a.id), SUM(s.credits) FROM ({sums}) AS s "  # noqa: S608
+        "JOIN ledger_accounts a ON a.id = s.id GROUP BY a.currency, a.kind ORDER BY a.currency, a.kind",
+        [_moment(moment)] * 2,
+    )
+    return [_balance_row(*row) for row in rows]
 
 
 def entries_of(transaction_id: UUID) -> list[EntryRow]:
@@ -106,6 +132,33 @@ def account_history(account_id: UUID, *, before: int | None = None, limit: int =
         f"JOIN ({both}) AS page ON page.seq = e.seq ORDER BY e.seq DESC LIMIT %s",
         [last, limit, last, limit, limit],
     )
+
+
+def _as_of(which: str, moment: datetime, by: By, limit: int) -> list[AccountBalance]:
+    credited, debited = (
+        f"(SELECT COALESCE(SUM(amount), 0) FROM ledger_entries WHERE {side}_account_id = a.id AND {_TIMES[by]} <= %s)"  # noqa: S608
+        for side in ("credit", "debit")
+    )
+    rows = _select(
+        f"SELECT a.id, a.kind, a.currency, a.owner, {credited} - {debited} FROM ledger_accounts a "  # noqa: S608
+        f"WHERE {which} ORDER BY a.id LIMIT %s",
+        [_moment(moment), _moment(moment), limit],
+    )
+    return [_account_balance(*row) for row in rows]
+
+
+def _balance_row(kind: str, currency: str, accounts: int, credits: int) -> BalanceRow:
+    return BalanceRow(kind, currency, accounts, max(-int(credits), 0), max(int(credits), 0))
+
+
+def _account_balance(id: bytes, kind: str, currency: str, owner: str, credits: int) -> AccountBalance:
+    return AccountBalance(_uuid(id), kind, currency, owner, int(credits))
+
+
+def _moment(moment: datetime) -> Any:
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs its time zone")
+    return connection.ops.adapt_datetimefield_value(moment)
 
 
 def _entries(where: str, parameters: list[Any]) -> list[EntryRow]:

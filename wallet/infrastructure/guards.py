@@ -2,7 +2,7 @@
 
 On MySQL and MariaDB composite foreign keys hold both accounts of an entry to its currency. SQLite can't add a foreign
 key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since no
-account can be changed or deleted the result stays true.
+account can be changed or deleted the result stays true. That a reversal mirrors its entry is a trigger on all of them.
 """
 
 from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal
@@ -10,6 +10,10 @@ from wallet.models import LedgerAccount, LedgerEntry
 
 _NO_SUCH_ACCOUNT = (
     "NOT EXISTS (SELECT 1 FROM ledger_accounts WHERE id = NEW.{side}_account_id AND currency = NEW.currency)"
+)
+_MIRRORED = (
+    "SELECT 1 FROM ledger_entries r WHERE r.id = NEW.reverses AND r.amount = NEW.amount AND r.currency = NEW.currency "
+    "AND r.debit_account_id = NEW.credit_account_id AND r.credit_account_id = NEW.debit_account_id"
 )
 
 GUARDS: list[Guard] = [
@@ -40,11 +44,8 @@ GUARDS: list[Guard] = [
         "ledger_entries",
         "INSERT",
         refusal(
-            "the reversed entry is not there",
-            {
-                "sqlite": "NEW.reverses IS NOT NULL"
-                " AND NOT EXISTS (SELECT 1 FROM ledger_entries WHERE id = NEW.reverses)"
-            },
+            "a reversal mirrors the entry that it names",
+            dict.fromkeys(("mysql", "sqlite"), f"NEW.reverses IS NOT NULL AND NOT EXISTS ({_MIRRORED})"),
         ),
     ),
 ]

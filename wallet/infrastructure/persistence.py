@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +43,7 @@ from wallet.domain.ledger import (
 
 GUARDED_SLOT = 0
 HOUSE_SLOTS = 16
+REBUILT_SLOT = HOUSE_SLOTS + 1  # no writer's, so that none waits while a correction is made
 ROWS_A_STATEMENT = 1000
 KNOWN_ACCOUNTS = 100_000  # more than that are forgotten and met again by an INSERT that has no effect
 
@@ -157,7 +158,7 @@ class Group:
         self._open_accounts(changed, now)
         with _refusals():
             self._insert_entries(now)
-            _change_balances(changed)
+            change_balances([(a.id, not a.kind.may_be_overdrawn, change) for a, change in changed.items()], _own_slot())
 
     def _open_accounts(self, accounts: dict[Account, int], now: datetime) -> None:
         """Makes those that this process does not know yet; one that is there already is left as it is."""
@@ -219,13 +220,15 @@ class Group:
         return Counter({(of, purpose): journals for of, purpose, journals in rows})
 
 
-def _change_balances(changed: dict[Account, int]) -> None:
-    """Literals throughout: ids and whole numbers, nothing that came from outside."""
-    slot = _own_slot()
+def change_balances(changed: Iterable[tuple[UUID, bool, int]], slot: int) -> None:
+    """Adds to kept balances: account, whether it is guarded, by how much; house accounts' in `slot`.
+
+    Literals throughout: ids and whole numbers, nothing that came from outside.
+    """
     rows, taken = [], []
-    for account, change in sorted(changed.items(), key=lambda item: item[0].id):
-        id = _literal(account.id)
-        if account.kind.may_be_overdrawn and change:
+    for account, guarded, change in sorted(changed):
+        id = _literal(account)
+        if change and not guarded:
             rows.append((f"({id}, {slot}, {change})",))
         elif change:
             rows.append((f"({id}, {GUARDED_SLOT}, {max(change, 0)})",))

@@ -115,12 +115,38 @@ def test_a_provider_key_is_in_the_ledger_once(posted):
         insert(posted, provider_key=posted["provider_key"])
 
 
+def mirror(row):
+    return {"debit_account_id": row["credit_account_id"], "credit_account_id": row["debit_account_id"]}
+
+
 def test_an_entry_is_reversed_once_and_must_exist(posted):
-    assert insert(posted, reverses=posted["id"]) == 1
+    assert insert(posted, reverses=posted["id"], **mirror(posted)) == 1
     with pytest.raises(DatabaseError):
-        insert(posted, reverses=posted["id"])
+        insert(posted, reverses=posted["id"], **mirror(posted))
     with pytest.raises(DatabaseError):
-        insert(posted, reverses=new_id().bytes)
+        insert(posted, reverses=new_id().bytes, **mirror(posted))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda row: {},
+        lambda row: mirror(row) | {"amount": row["amount"] - 1},
+        lambda row: mirror(row) | {"amount": row["amount"] + 1},
+        lambda row: mirror(row) | {"credit_account_id": SUSPENSE.id.bytes},
+        lambda row: mirror(row) | {"debit_account_id": SUSPENSE.id.bytes},
+    ],
+    ids=["the same way round", "of less", "of more", "from another account", "to another account"],
+)
+def test_a_reversal_that_does_not_mirror_its_entry_is_refused(posted, changed):
+    with pytest.raises(DatabaseError, match="mirrors"):
+        insert(posted, reverses=posted["id"], **changed(posted))
+
+
+def test_an_entry_does_not_reverse_itself(posted):
+    itself = new_id().bytes
+    with pytest.raises(DatabaseError):
+        insert(posted, id=itself, reverses=itself)
 
 
 @pytest.mark.parametrize("sql", ["UPDATE ledger_balances SET credit_balance = -1 WHERE slot = 0"])
