@@ -75,6 +75,13 @@ _SHOWN = f"""
         OR t.deriv_transfer_id <> '' AND COALESCE(e.sent, 0) = 0 AND COALESCE(e.taken_back, 0) = 0)
     ORDER BY t.id LIMIT 1
 """
+_UNHEARD_OF = """
+    SELECT t.id, t.type, t.status FROM transactions t
+    WHERE t.type NOT IN ('deposit', 'withdrawal') OR t.type = 'deposit' AND t.status NOT IN (
+        'CREATED', 'UNDER_REVIEW', 'AWAITING_MPESA', 'REJECTED', 'EXPIRED', 'FAILED', 'MPESA_CONFIRMED',
+        'DERIV_TRANSFER_SENT', 'REFUND_PENDING', 'REFUNDED', 'COMPLETED', 'NEEDS_ATTENTION')
+    ORDER BY t.id LIMIT 1
+"""
 _ORPHAN = """
     SELECT e.seq, e.reference FROM ledger_entries e LEFT JOIN transactions t ON t.id = e.transaction_id
     WHERE e.transaction_id IS NOT NULL AND t.id IS NULL ORDER BY e.seq LIMIT 1
@@ -136,6 +143,8 @@ def verify_statuses() -> Iterator[Finding]:
         yield _finding("statuses", id, f"{status}, but {legs}")
     for id, received, sent in _rows(_SHOWN):
         yield _finding("statuses", id, f"NEEDS_ATTENTION, but its row and its {received} + {sent} legs disagree")
+    for id, type, status in _rows(_UNHEARD_OF):
+        yield _finding("statuses", id, f"no {type} is ever {status}")
     for id, *facts in _rows(WITHDRAWALS):
         yield _finding("statuses", id, DETAIL.format(*facts))
     for seq, reference in _rows(_ORPHAN):

@@ -190,6 +190,21 @@ def test_an_unpaid_status_with_an_entry_is_found(broken, status):
     assert ("statuses", row(deposit), f"{status} is unpaid, but has 1 entries") in findings()
 
 
+@pytest.mark.parametrize("status", sorted(set(S) - set(NEXT[TransactionType.DEPOSIT])))
+def test_a_status_that_no_deposit_has_is_found(broken, status):
+    deposit = a_stored_deposit(S.COMPLETED)
+    broken(f"UPDATE transactions SET status = '{status}' WHERE id = %s", deposit.id)
+
+    assert ("statuses", row(deposit), f"no deposit is ever {status}") in findings()
+
+
+def test_a_type_that_there_is_not_is_found(broken):
+    deposit = a_stored_deposit(S.COMPLETED)
+    broken("UPDATE transactions SET type = 'gift' WHERE id = %s", deposit.id)
+
+    assert ("statuses", row(deposit), "no gift is ever COMPLETED") in findings()
+
+
 @pytest.mark.parametrize("status", [S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT, S.REFUND_PENDING, S.COMPLETED])
 def test_a_paid_status_without_its_received_leg_is_found(broken, status):
     a_stored_deposit(status)

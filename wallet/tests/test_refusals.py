@@ -188,7 +188,8 @@ def test_the_same_is_refused_on_sqlite(tmp_path):
         "DATABASE_URL": f"sqlite:///{tmp_path / 'penpay.sqlite3'}",
         "MIGRATION_DATABASE_URL": "",
     }
-    these = ["wallet/tests/test_refusals.py", "shared_kernel/tests/test_append_only.py", "wallet/tests/test_posting.py"]
+    these = [f"wallet/tests/test_{name}.py" for name in ("refusals", "posting", "attacks", "as_of", "rebuilding")]
+    these.append("shared_kernel/tests/test_append_only.py")
 
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *these],
