@@ -42,9 +42,11 @@ _COMPLETED = f"""
     ORDER BY t.id LIMIT 1
 """
 _TO_BE_SHOWN = """
-    SELECT DISTINCT t.id, t.status, e.purpose FROM ledger_entries e JOIN transactions t ON t.id = e.transaction_id
-    WHERE e.purpose IN ('duplicate_sent', 'uncovered', 'payout_short', 'payout_over')
-        AND t.status <> 'NEEDS_ATTENTION' ORDER BY t.id LIMIT 1000
+    SELECT t.id, t.status, e.purpose FROM (
+        SELECT DISTINCT transaction_id, purpose FROM ledger_entries
+        WHERE purpose IN ('duplicate_sent', 'uncovered', 'payout_short', 'payout_over')
+    ) AS e JOIN transactions t ON t.id = e.transaction_id
+    WHERE t.status <> 'NEEDS_ATTENTION' ORDER BY t.id LIMIT 1000
 """
 _WHAT = {
     "duplicate_sent": "booked twice",
@@ -83,8 +85,11 @@ _UNHEARD_OF = """
     ORDER BY t.id LIMIT 1
 """
 _ORPHAN = """
-    SELECT e.seq, e.reference FROM ledger_entries e LEFT JOIN transactions t ON t.id = e.transaction_id
-    WHERE e.transaction_id IS NOT NULL AND t.id IS NULL ORDER BY e.seq LIMIT 1
+    SELECT e.seq, e.reference FROM ledger_entries e WHERE e.seq = (
+        SELECT MIN(each_one.first) FROM (
+            SELECT transaction_id, MIN(seq) AS first FROM ledger_entries WHERE transaction_id IS NOT NULL
+            GROUP BY transaction_id
+        ) AS each_one LEFT JOIN transactions t ON t.id = each_one.transaction_id WHERE t.id IS NULL)
 """
 _OPEN = """('MPESA_CONFIRMED', 'DERIV_TRANSFER_SENT', 'REFUND_PENDING', 'DERIV_DEBITED', 'RATE_LOCKED',
             'MPESA_DISBURSING', 'CREDIT_BACK_PENDING', 'NEEDS_ATTENTION')"""

@@ -20,6 +20,23 @@ PAGE = 20_000
 
 Progress = Callable[[str, int, int], None]  # check, rows done, rows in all
 
+# Which entry is the first that is wrong: by each row alone, by the reversals, and by the pairs of account and currency,
+# of which an index has far fewer than there are entries.
+_WRONG_ALONE = """
+    SELECT seq FROM ledger_entries
+    WHERE seq > %s AND seq <= %s AND (amount <= 0 OR debit_account_id = credit_account_id) ORDER BY seq LIMIT 1
+"""
+_WRONG_REVERSAL = """
+    SELECT MIN(e.seq) FROM ledger_entries e LEFT JOIN ledger_entries r ON r.id = e.reverses
+    WHERE e.reverses IS NOT NULL AND (r.id IS NULL OR r.seq >= e.seq OR r.amount <> e.amount
+        OR r.debit_account_id <> e.credit_account_id OR r.credit_account_id <> e.debit_account_id)
+"""
+_WRONG_PAIR = """
+    SELECT MIN(e.first) FROM (
+        SELECT {side}_account_id AS account_id, currency, MIN(seq) AS first FROM ledger_entries
+        GROUP BY {side}_account_id, currency
+    ) AS e LEFT JOIN ledger_accounts a ON a.id = e.account_id AND a.currency = e.currency WHERE a.id IS NULL
+"""
 _WRONG_ENTRY = """
     SELECT e.seq, e.reference,
         CASE WHEN e.amount <= 0 THEN 'its amount is not positive'
@@ -30,13 +47,7 @@ _WRONG_ENTRY = """
     FROM ledger_entries e
     LEFT JOIN ledger_accounts d ON d.id = e.debit_account_id
     LEFT JOIN ledger_accounts c ON c.id = e.credit_account_id
-    LEFT JOIN ledger_entries r ON r.id = e.reverses
-    WHERE e.seq > %s AND e.seq <= %s AND (
-        e.amount <= 0 OR e.debit_account_id = e.credit_account_id OR d.id IS NULL OR c.id IS NULL
-        OR d.currency <> e.currency OR c.currency <> e.currency
-        OR (e.reverses IS NOT NULL AND (r.id IS NULL OR r.seq >= e.seq OR r.amount <> e.amount
-            OR r.debit_account_id <> e.credit_account_id OR r.credit_account_id <> e.debit_account_id)))
-    ORDER BY e.seq LIMIT 1
+    WHERE e.seq = %s
 """
 _WRONG_BALANCE = """
     SELECT account_id, SUM(kept), SUM(posted) FROM (
@@ -126,12 +137,16 @@ def _grants(report: Report, progress: Progress) -> Faults:
 def _entries(report: Report, progress: Progress) -> Faults:
     """Each entry moves a positive amount between two accounts of its currency; a reversal mirrors its entry."""
     last, report.entries = _row("SELECT COALESCE(MAX(seq), 0), COUNT(*) FROM ledger_entries")
+    firsts = [_row(_WRONG_REVERSAL)[0], *(_row(_WRONG_PAIR.format(side=side))[0] for side in ("debit", "credit"))]
     for start in range(0, last, PAGE):
-        wrong = _row(_WRONG_ENTRY, start, start + PAGE)
+        wrong = _row(_WRONG_ALONE, start, start + PAGE)
         progress("entries", min(start + PAGE, last), last)
         if wrong:
-            yield f"ledger_entries {wrong[0]} ({wrong[1]})", str(wrong[2])
-            return
+            firsts.append(wrong[0])
+            break
+    if found := [seq for seq in firsts if seq is not None]:
+        seq, reference, detail = _row(_WRONG_ENTRY, min(found))
+        yield f"ledger_entries {seq} ({reference})", str(detail)
 
 
 def _accounts(report: Report, progress: Progress) -> Faults:
