@@ -116,6 +116,7 @@ def environment() -> dict[str, str]:
     return {
         "APP_ENV": "demo",
         "DATABASE_URL": f"sqlite:///{HOME / 'penpay.sqlite3'}",
+        "MIGRATION_DATABASE_URL": "",
         "REDIS_URL": "",
         "CELERY_BROKER_URL": f"filesystem://{HOME / 'broker'}",
         "SMS_URL": f"file://{HOME / 'sms.jsonl'}",
