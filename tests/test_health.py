@@ -13,7 +13,7 @@ from payments.facade import TransactionStatus, queries
 from penpay.health import _wide_rights
 from shared_kernel.facade import new_id
 from shared_kernel.models import DomainEvent
-from shared_kernel.tests.users import by_owner
+from shared_kernel.tests.users import TWO_USERS, by_owner
 from wallet.facade import verify_ledger
 
 pytestmark = pytest.mark.django_db
@@ -127,7 +127,7 @@ def test_every_answer_tells_browsers_what_it_may_do(client, path, policy, stored
     assert ("no-store" in headers.get("Cache-Control", "")) is not stored
 
 
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no users")
+@pytest.mark.skipif(not TWO_USERS, reason="one user does everything here")
 @pytest.mark.django_db(transaction=True)
 def test_a_database_user_that_may_do_too_much_is_named_by_verify_ledger_and_makes_it_unready(client, account):
     schema = connection.settings_dict["NAME"]

@@ -8,6 +8,8 @@ from django.db import connection
 
 from shared_kernel.infrastructure.append_only import ACCOUNT, as_owner
 
+TWO_USERS = connection.vendor == "mysql" and settings.TWO_DATABASE_USERS
+
 
 def become_owner() -> None:
     """From here on the usual connections are the migrating user's."""

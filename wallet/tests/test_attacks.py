@@ -16,7 +16,7 @@ from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.infrastructure import append_only
 from shared_kernel.infrastructure.append_only import as_owner
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, new_id
-from shared_kernel.tests.users import SWITCHES
+from shared_kernel.tests.users import SWITCHES, TWO_USERS
 from wallet.facade import ledger
 from wallet.infrastructure.persistence import forget_accounts
 from wallet.models import LedgerAccount, LedgerBalance, LedgerEntry
@@ -24,7 +24,7 @@ from wallet.tests.factories import AT, DERIV, MPESA, SUSPENSE, a_customer, held,
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MYSQL = connection.vendor == "mysql"
-USERS = ["runtime", "privileged"] if MYSQL else ["the only one"]
+USERS = ["runtime", "privileged"] if TWO_USERS else ["the only one"]
 SWITCHED_OFF, SWITCHED_ON = SWITCHES[connection.vendor, 0], SWITCHES[connection.vendor, 1]
 
 
@@ -281,7 +281,7 @@ def test_triggers_that_were_put_back_hide_no_edit(books, attack, capsys):
     assert "guards" not in [finding["check"] for finding in found]
 
 
-@pytest.mark.skipif(not MYSQL, reason="SQLite has no users")
+@pytest.mark.skipif(not TWO_USERS, reason="one user does everything here")
 @pytest.mark.parametrize("attack", PRIVILEGED | TRUNCATED)
 def test_the_runtime_user_is_refused_what_a_privileged_one_can(books, attack, capsys):
     statements, _, _ = (PRIVILEGED | TRUNCATED)[attack]
