@@ -1,5 +1,6 @@
 """What all tests share; contexts add their own in `<context>/tests/fixtures.py`."""
 
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +13,7 @@ pytest_plugins = [
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup, django_db_blocker):
+def django_db_setup(django_db_setup, django_db_blocker, anchor):
     """Tests with real commits (`transactional_db`) reset past the triggers, which refuse the DELETE of a flush."""
     from django.test import TransactionTestCase
 
@@ -22,9 +23,21 @@ def django_db_setup(django_db_setup, django_db_blocker):
     def reset(case):
         reset_database()
         forget_accounts()
+        shutil.rmtree(anchor, ignore_errors=True)
 
     with django_db_blocker.unblock():
         remember_rows_of_migrations()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", reset)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def anchor(tmp_path_factory):
+    """The anchor of this session's database, emptied with it."""
+    from django.conf import settings
+
+    place = tmp_path_factory.mktemp("seals") / "anchor"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SEAL_ANCHOR", str(place))
+        yield place

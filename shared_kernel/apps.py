@@ -12,13 +12,15 @@ class SharedKernelConfig(AppConfig):
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
         from shared_kernel.infrastructure.broker import wake
         from shared_kernel.infrastructure.persistence import on_outbox_commit
+        from shared_kernel.infrastructure.seals import AUDIT_LOGS, keep_sealed
 
         on_outbox_commit(wake)
-
+        keep_sealed(AUDIT_LOGS)
         keep_installed(
             self,
             [
                 *append_only(models.AuditLog),
+                *append_only(models.Seal),
                 *append_only(
                     models.DomainEvent,
                     may_change=("published_at", "attempts", "next_attempt_at", "parked_at", "discarded_at", "error"),

@@ -3,14 +3,30 @@
 On MySQL and MariaDB composite foreign keys hold both accounts of an entry to its currency. SQLite can't add a foreign
 key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since no
 account can be changed or deleted the result stays true.
+
+And what the seals cover of it: every column of every entry.
 """
 
 from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal
+from shared_kernel.infrastructure.seals import SealedTable
 from wallet.models import LedgerAccount, LedgerEntry
 
 _NO_SUCH_ACCOUNT = (
     "NOT EXISTS (SELECT 1 FROM ledger_accounts WHERE id = NEW.{side}_account_id AND currency = NEW.currency)"
 )
+
+LEDGER_ENTRIES = SealedTable(
+    "ledger_entries",
+    {
+        1: (
+            ("seq", "plain"), ("id", "raw"), ("journal_id", "raw"), ("purpose", "plain"), ("debit_account_id", "raw"),
+            ("credit_account_id", "raw"), ("amount", "plain"), ("currency", "plain"), ("transaction_id", "raw"),
+            ("reference", "plain"), ("provider_key", "plain"), ("reverses", "raw"), ("effective_at", "moment"),
+            ("recorded_at", "moment"),
+        )
+    },
+    "recorded_at",
+)  # fmt: skip
 
 GUARDS: list[Guard] = [
     *append_only(LedgerEntry),
