@@ -3,8 +3,14 @@
 A subclass says which table it is, how rows come about, and which false value each column could be given.
 """
 
+import json
+import shutil
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from django.db import connection
+from hypothesis import HealthCheck, given, settings as how, strategies as st
 
 from shared_kernel.domain.seals import AnchorBroken, SealNotFound, SealsContradictAnchor
 from shared_kernel.facade import chain_check, sealing
@@ -17,10 +23,24 @@ GONE = "it was sealed, and is not there any more"
 ANEW = "the anchor has another hash: the seal, and so maybe its rows, was written anew"
 
 
+ids = st.binary(min_size=16, max_size=16)
+times = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)).map(lambda at: at.isoformat(" ", "microseconds"))  # noqa: DTZ001
+simple = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text("ab\u20ac\U0001f600 ", max_size=5)
+documents = st.recursive(
+    simple, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3)
+).map(json.dumps)
+
+
+def texts(most):
+    """Also such as differ by case, by spaces or in how a letter is put together."""
+    return st.text("aA \u00e9e\u0301\u20ac\U0001f600'\"\\\x00\n", max_size=most)
+
+
 @pytest.mark.django_db(transaction=True)
 class ChainAttacks:
     table: SealedTable
     false: dict[str, str]  # SQL, for each column but seq
+    values: dict[str, st.SearchStrategy[Any]]  # what could stand in each column but seq
     unique: dict[str, str] = {}  # SQL of another value, for the columns that a copied row cannot share
 
     def append(self, count):
@@ -138,6 +158,34 @@ class ChainAttacks:
         execute((f"UPDATE {self.chain} SET seq = %s WHERE seq = %s", sealed[-1] + 100, sealed[1]))
 
         assert faults(self.chain) == [(self.row(sealed[1]), GONE)]
+
+    @how(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.data())
+    def test_any_history_is_sound_and_any_change_of_one_value_is_found(self, data, anchor):
+        groups = data.draw(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=5), "rows, seal")
+        with no_refusals(self.chain):
+            execute((f"DELETE FROM {self.chain}",), ("DELETE FROM seals",))
+            shutil.rmtree(anchor, ignore_errors=True)
+            for count, then_seal in groups:
+                self.append(count)
+                if then_seal:
+                    assert seal(self.chain) == 1
+                assert faults(self.chain) == []
+            seal(self.chain)
+            seqs = self.seqs()
+
+            for _ in range(5):
+                seq, column = data.draw(st.sampled_from(seqs)), data.draw(st.sampled_from(sorted(self.values)))
+                value = data.draw(self.values[column], column)
+                [(was,)] = self.rows(f"SELECT {quoted(column)} FROM {self.chain} WHERE seq = %s", seq)
+                expected = [] if same(column, was, value) else [(self.row(seq), CHANGED)]
+                set_value = f"UPDATE {self.chain} SET {quoted(column)} = %s WHERE seq = %s"
+
+                execute((set_value, value, seq))
+                assert faults(self.chain) == expected
+
+                execute((set_value, was, seq))
+                assert faults(self.chain) == []
 
     # --- rows and seals ---
 
@@ -278,6 +326,15 @@ class ChainAttacks:
         assert chain_check.check(self.chain, from_seal=5).faults == []
         with pytest.raises(SealNotFound, match="ends with seal 4"):
             chain_check.check(self.chain, from_seal=6)
+
+
+def same(column, was, value):
+    """Whether two values of a column mean the same."""
+    if column == "details":
+        return json.dumps(json.loads(was), sort_keys=True) == json.dumps(json.loads(value), sort_keys=True)
+    if column.endswith("at") and isinstance(was, datetime | str):
+        return datetime.fromisoformat(str(was)).replace(tzinfo=UTC) == datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return bool(was == value)
 
 
 def quoted(column):

@@ -10,7 +10,7 @@ from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.facade import audit, unit_of_work
 from shared_kernel.infrastructure import append_only
 from shared_kernel.infrastructure.seals import AUDIT_LOGS
-from shared_kernel.tests.chain_attacks import CHANGED, ChainAttacks
+from shared_kernel.tests.chain_attacks import CHANGED, ChainAttacks, documents, texts, times
 from shared_kernel.tests.tampering import execute, no_refusals, seal
 
 
@@ -37,6 +37,15 @@ class TestAuditLog(ChainAttacks):
         "address": "'::1'",
         "request_id": "'r'",
         "at": "'2026-01-01 00:00:00'",
+    }
+
+    values = {
+        **dict.fromkeys(["action", "target_id", "before", "after", "actor", "device", "request_id"], texts(64)),
+        "target_type": texts(32),
+        "why": texts(255),
+        "address": texts(45),
+        "details": documents,
+        "at": times,
     }
 
     def append(self, count):

@@ -5,14 +5,17 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from hypothesis import strategies as st
 
-from shared_kernel.tests.chain_attacks import CHANGED, ChainAttacks
+from shared_kernel.domain.identifiers import EntryId
+from shared_kernel.facade import sealing, unit_of_work
+from shared_kernel.tests.chain_attacks import CHANGED, ChainAttacks, ids, texts, times
 from shared_kernel.tests.tampering import execute, no_refusals, seal
-from wallet.facade import snapshot, verify_ledger
+from wallet.facade import ledger, snapshot, verify_ledger
 from wallet.infrastructure.guards import LEDGER_ENTRIES
 from wallet.infrastructure.persistence import forget_accounts
 from wallet.models import LedgerEntry
-from wallet.tests.factories import a_customer, a_deposit, a_received_deposit, kes, post, receive
+from wallet.tests.factories import AT, a_customer, a_deposit, a_received_deposit, kes, post, receive
 from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +43,15 @@ class TestLedger(ChainAttacks):
         "reverses": ID,
         "effective_at": "'2026-01-01 00:00:00'",
         "recorded_at": "'2026-01-01 00:00:00'",
+    }
+    values = {
+        **dict.fromkeys(
+            ["id", "journal_id", "debit_account_id", "credit_account_id", "transaction_id", "reverses"], ids
+        ),
+        **dict.fromkeys(["effective_at", "recorded_at"], times),
+        **dict.fromkeys(["purpose", "reference", "provider_key"], texts(32)),
+        "amount": st.integers(-(2**63), 2**63 - 1),
+        "currency": texts(3),
     }
     unique = {"id": ID, "reference": "'copied'", "provider_key": "'copied'"}
 
@@ -90,6 +102,29 @@ def test_what_is_sealed_while_the_ledger_is_read_is_not_missed():
         report = verify_ledger(anchored=anchored)
 
     assert (report.findings, report.seals, report.unsealed) == ([], 1, 0)
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time")
+def test_no_posting_waits_for_the_locks_of_a_seal():
+    """Not even one that reverses a locked entry: its foreign key locks it as the seal does."""
+    a_received_deposit(kes(5))
+    a_received_deposit(kes(5))
+    locked = LedgerEntry.objects.latest("seq")
+
+    def post_beside():
+        for _ in range(5):
+            a_received_deposit(kes(7))
+
+    def reverse():
+        post(lambda: ledger.reverse([EntryId(locked.id)], at=AT))
+
+    with unit_of_work():
+        last = sealing.horizon("ledger_entries")
+        assert len(sealing.book.settled("ledger_entries", after=0, up_to=last, most=100)) == 2
+        results = at_once(*[post_beside] * 6, reverse)
+
+    assert results == [None] * 7
+    assert LedgerEntry.objects.filter(reverses=locked.id).exists()
 
 
 @pytest.mark.usefixtures("_payments")
