@@ -197,11 +197,11 @@ PII_INDEX_KEY = required("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
 JWT_SIGNING_KEYS = key_ring("JWT_SIGNING_KEYS", most=128)
 SEAL_ANCHOR = required("SEAL_ANCHOR", str(BASE_DIR / ".local" / "anchor"))
 if not Path(SEAL_ANCHOR).is_absolute():
-    raise ImproperlyConfigured("SEAL_ANCHOR is a directory, given from the root: /var/lib/penpay/anchor")
+    raise ImproperlyConfigured("SEAL_ANCHOR is a directory, given from the root, such as /var/lib/penpay/anchor")
 SEAL_ANCHOR_KEY = required("SEAL_ANCHOR_KEY", demo_key("SEAL_ANCHOR_KEY"), least=64)
 if not re.fullmatch(r"[0-9a-fA-F]{64}", SEAL_ANCHOR_KEY):
     raise ImproperlyConfigured("SEAL_ANCHOR_KEY is 64 hex digits (32 bytes)")
-if any(SEAL_ANCHOR_KEY.lower() in other.lower() for other in (SECRET_KEY, PII_KEYS, PII_INDEX_KEY, JWT_SIGNING_KEYS)):
+if SEAL_ANCHOR_KEY.lower() in f"{SECRET_KEY} {PII_KEYS} {PII_INDEX_KEY} {JWT_SIGNING_KEYS}".lower():
     raise ImproperlyConfigured("SEAL_ANCHOR_KEY must be a key of its own, not one that serves elsewhere")
 JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
 JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)

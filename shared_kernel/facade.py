@@ -26,7 +26,7 @@ from shared_kernel.infrastructure.persistence import (
     unit_of_work,
 )
 from shared_kernel.infrastructure.seals import AUDIT_LOGS, DjangoSealBook, sealed_tables
-from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events
+from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events, seals_of_rows
 
 __all__ = [
     "AUDIT_CHAIN",
@@ -52,6 +52,7 @@ __all__ = [
     "relay",
     "sealed_tables",
     "sealing",
+    "seals_of_rows",
     "subscriptions",
     "unit_of_work",
     "wake",

@@ -72,10 +72,10 @@ class DjangoSealBook:
     def settled(self, chain: str, *, after: int, up_to: int, most: int) -> list[bytes]:
         """A locking read: READ COMMITTED locks the rows that it finds and no gap, so that INSERT goes on beside it.
 
-        Nothing waits for its locks either: nobody may change such a row, and a foreign key to one locks it as this
-        does. It reads upwards, for a statement of many rows takes all their seqs first and stores the lowest first: who
-        waits for that one passes none of the others over. InnoDB looks at the row above `up_to` as well, and may wait
-        for it. On SQLite the unit of work holds the only write lock, so that every other row is committed.
+        Nothing waits for its locks either: nobody may change such a row, and a foreign key to one asks for no lock that
+        this one shuts out. It reads upwards, for a statement of many rows takes all their seqs first and stores the
+        lowest first: who waits for that one passes none of the others over. InnoDB looks at the row above `up_to`, too,
+        and may wait for it. On SQLite the unit of work holds the only write lock, so that all other rows are committed.
         """
         try:
             return self._marks(chain, self.newest_layout(chain), after, up_to, most, locking=True)

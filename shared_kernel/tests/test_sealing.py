@@ -16,7 +16,7 @@ from shared_kernel import workers
 from shared_kernel.application import sealing as logic
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.domain.seals import SealsContradictAnchor, marks_in, seq_of
-from shared_kernel.facade import audit, chain_check, sealing, unit_of_work
+from shared_kernel.facade import audit, chain_check, sealing, seals_of_rows, unit_of_work
 from shared_kernel.models import AuditLog, Lease
 from shared_kernel.tests.tampering import execute, faults, no_refusals, seal, seals_of
 
@@ -194,6 +194,21 @@ def test_many_who_write_at_random_while_it_is_sealed_and_checked_never_make_a_fa
         AuditLog.objects.order_by("seq").values_list("seq", flat=True)
     )
     assert len(seals_of(CHAIN)) > 5
+
+
+def test_the_seal_of_a_row_is_told_for_those_that_have_one():
+    rows = append(2)
+    seal(CHAIN)
+    rows += append(2)
+    seal(CHAIN)
+    rows += append()
+    first, second = seals_of(CHAIN)
+
+    assert seals_of_rows(CHAIN, [*rows, rows[-1] + 9]) == {
+        **dict.fromkeys(rows[:2], (1, first.hash)),
+        **dict.fromkeys(rows[2:4], (2, second.hash)),
+    }
+    assert seals_of_rows(CHAIN, []) == {}
 
 
 # --- who seals ---

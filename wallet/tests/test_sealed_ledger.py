@@ -106,7 +106,7 @@ def test_what_is_sealed_while_the_ledger_is_read_is_not_missed():
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time")
 def test_no_posting_waits_for_the_locks_of_a_seal():
-    """Not even one that reverses a locked entry: its foreign key locks it as the seal does."""
+    """Not even one that reverses a locked entry."""
     a_received_deposit(kes(5))
     a_received_deposit(kes(5))
     locked = LedgerEntry.objects.latest("seq")
