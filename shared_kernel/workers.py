@@ -66,5 +66,5 @@ def seal_rows(*, chain: str, up_to: int) -> None:
     """Seals the rows of `chain` up to a horizon of some seconds ago. A lost message costs a minute."""
     try:
         sealing.seal(chain, up_to)
-    except DomainError as refused:  # the anchor contradicts: nothing is sealed until a person has looked
+    except DomainError as refused:  # the anchor contradicts, or is out of reach: nothing is sealed
         log.error("sealing_refused", extra={"chain": chain, "reason": refused.detail})

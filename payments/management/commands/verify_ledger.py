@@ -64,11 +64,11 @@ def _verify(bar: Progress, from_seal: int, anchored: int) -> dict[str, Any]:
 
 def _show(found: dict[str, Any]) -> None:
     wrong = {finding["check"] for finding in found["findings"]}
-    title = f"{found['entries']} entries, {found['sealed']} of them held against seals, {found['accounts']} accounts"
-    table = Table("check", "result", title=title)
+    table = Table("check", "result", title=f"{found['entries']} entries, {found['accounts']} accounts")
     for check in found["checks"]:
         table.add_row(check, "[red]wrong[/red]" if check in wrong else "ok")
     console = Console()
     console.print(table)
+    console.print(f"{found['sealed']} entries held against their seals, {found['unsealed']} not sealed yet")
     for finding in found["findings"]:
         console.print(f"{finding['check']}: {finding['row']}: {finding['detail']}", style="red", markup=False)

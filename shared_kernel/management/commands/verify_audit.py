@@ -40,6 +40,6 @@ def _told(chain: ChainReport, guards: list[str]) -> Report:
         "checks": ["guards", "chain"],
         "findings": findings,
     }
-    counted = f"{chain.rows} rows under {chain.seals} seals, {chain.unsealed.count} not sealed yet"
-    lines = [counted, *(f"{found['check']}: {found['row']}: {found['detail']}" for found in findings)]
-    return Report(data, lines if findings else [*lines, "the audit log is as it was written"], wrong=bool(findings))
+    sound = f"the audit log is as it was sealed: {chain.rows} rows, and {chain.unsealed.count} not sealed yet"
+    lines = [f"{found['check']}: {found['row']}: {found['detail']}" for found in findings]
+    return Report(data, lines or [sound], wrong=bool(findings))
