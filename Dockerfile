@@ -13,7 +13,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libmariadb3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /srv --shell /usr/sbin/nologin penpay \
-    && install -d -o penpay /srv/.local
+    && install -d -o penpay /srv/.local && install -d -o penpay -m 700 /srv/anchor
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DJANGO_SETTINGS_MODULE=penpay.settings
 WORKDIR /srv
 COPY --from=build /venv /venv

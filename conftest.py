@@ -1,5 +1,6 @@
 """What all tests share; contexts add their own in `<context>/tests/fixtures.py`."""
 
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -24,7 +25,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings):
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup, django_db_blocker):
+def django_db_setup(django_db_setup, django_db_blocker, anchor):
     """Tests run as the runtime user. Those with real commits (`transactional_db`) reset past the triggers, which refuse
     the DELETE of a flush, as the migrating user.
     """
@@ -37,6 +38,7 @@ def django_db_setup(django_db_setup, django_db_blocker):
     def reset(case):
         reset_database()
         forget_accounts()
+        shutil.rmtree(anchor, ignore_errors=True)
 
     with django_db_blocker.unblock():
         become_runtime()
@@ -46,3 +48,14 @@ def django_db_setup(django_db_setup, django_db_blocker):
         yield
     with django_db_blocker.unblock():
         become_owner()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def anchor(tmp_path_factory):
+    """The anchor of this session's database, emptied with it."""
+    from django.conf import settings
+
+    place = tmp_path_factory.mktemp("seals") / "anchor"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SEAL_ANCHOR", str(place))
+        yield place

@@ -197,6 +197,14 @@ API_DOCS = env.bool("API_DOCS", default=not PRODUCTION)
 PII_KEYS = key_ring("PII_KEYS")  # "id:64 hex digits", newest first, by commas
 PII_INDEX_KEY = required("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
 JWT_SIGNING_KEYS = key_ring("JWT_SIGNING_KEYS", most=128)
+SEAL_ANCHOR = required("SEAL_ANCHOR", str(BASE_DIR / ".local" / "anchor"))
+if not Path(SEAL_ANCHOR).is_absolute():
+    raise ImproperlyConfigured("SEAL_ANCHOR is a directory, given from the root, such as /var/lib/penpay/anchor")
+SEAL_ANCHOR_KEY = required("SEAL_ANCHOR_KEY", demo_key("SEAL_ANCHOR_KEY"), least=64)
+if not re.fullmatch(r"[0-9a-fA-F]{64}", SEAL_ANCHOR_KEY):
+    raise ImproperlyConfigured("SEAL_ANCHOR_KEY is 64 hex digits (32 bytes)")
+if SEAL_ANCHOR_KEY.lower() in f"{SECRET_KEY} {PII_KEYS} {PII_INDEX_KEY} {JWT_SIGNING_KEYS}".lower():
+    raise ImproperlyConfigured("SEAL_ANCHOR_KEY must be a key of its own, not one that serves elsewhere")
 JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
 JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
 MAX_DEVICES = env.int("MAX_DEVICES", default=2)
@@ -352,6 +360,8 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "shared_kernel.workers.relay_outbox": {"queue": "relay"},
     "shared_kernel.workers.deliver_events": {"queue": "steps"},
+    "shared_kernel.workers.find_unsealed": {"queue": "default"},
+    "shared_kernel.workers.seal_rows": {"queue": "default"},
     "payments.workers.sweep_sagas": {"queue": "sweep"},
     "payments.workers.find_orphans": {"queue": "default"},
     "deriv_integration.workers.wipe_codes": {"queue": "default"},
@@ -360,6 +370,7 @@ CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "shared_kernel.workers.relay_outbox", "schedule": 1.0, "options": {"expires": 5}},
     "orphans": {"task": "payments.workers.find_orphans", "schedule": 3600.0, "options": {"expires": 1800}},
     "codes": {"task": "deriv_integration.workers.wipe_codes", "schedule": 600.0, "options": {"expires": 300}},
+    "seals": {"task": "shared_kernel.workers.find_unsealed", "schedule": 60.0, "options": {"expires": 50}},
     "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
 }
 

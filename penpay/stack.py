@@ -80,7 +80,8 @@ class Stack:
                 "DERIV_REST_URL": f"http://{HOST}:{self.simulators['deriv_rest']}",
                 "MPESA_CALLBACK_BASE_URL": self.url,
             }
-        return {**os.environ, "DJANGO_SETTINGS_MODULE": "penpay.settings", **self.environment, **addresses}
+        own = {"DJANGO_SETTINGS_MODULE": "penpay.settings", "SEAL_ANCHOR": str(self.logs.absolute() / "anchor")}
+        return {**os.environ, **own, **self.environment, **addresses}
 
     def manage(self, *arguments: str, stdin: str = "") -> str:
         """Runs a management command to its end; its standard output. Raises `CalledProcessError`."""

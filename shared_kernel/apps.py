@@ -18,8 +18,10 @@ class SharedKernelConfig(AppConfig):
         from shared_kernel.infrastructure.broker import wake
         from shared_kernel.infrastructure.grants import grant_runtime
         from shared_kernel.infrastructure.persistence import on_outbox_commit
+        from shared_kernel.infrastructure.seals import AUDIT_LOGS, keep_sealed
 
         on_outbox_commit(wake)
+        keep_sealed(AUDIT_LOGS)
 
         def grant(using: str, **_: Any) -> None:
             grant_runtime(connections[using])
@@ -29,6 +31,7 @@ class SharedKernelConfig(AppConfig):
             self,
             [
                 *append_only(models.AuditLog),
+                *append_only(models.Seal),
                 *append_only(
                     models.DomainEvent,
                     may_change=("published_at", "attempts", "next_attempt_at", "parked_at", "discarded_at", "error"),

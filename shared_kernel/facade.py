@@ -1,12 +1,18 @@
 """The shared kernel's door for edges (views, workers, admin, commands): they reach its adapters through here."""
 
+from pathlib import Path
+
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
+from shared_kernel.application.sealing import ChainCheck, ChainReport, Sealing
 from shared_kernel.domain.budgets import Budgets
+from shared_kernel.infrastructure import append_only
+from shared_kernel.infrastructure.anchor import FileAnchor
 from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
+from shared_kernel.infrastructure.coordination import DjangoLeases
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.grants import too_wide
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
@@ -20,19 +26,24 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events
+from shared_kernel.infrastructure.seals import AUDIT_LOGS, DjangoSealBook, sealed_tables
+from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events, seals_of_rows
 
 __all__ = [
+    "AUDIT_CHAIN",
     "BlindIndexField",
+    "ChainReport",
     "EncryptedField",
     "acting_as",
     "audit",
     "budgets",
+    "chain_check",
     "current_context",
     "dead_letters",
     "delivery",
     "event",
     "lock_lost",
+    "missing_guards",
     "new_id",
     "now",
     "oldest_waiting",
@@ -40,6 +51,9 @@ __all__ = [
     "outbox_state",
     "parked_events",
     "relay",
+    "sealed_tables",
+    "sealing",
+    "seals_of_rows",
     "subscriptions",
     "too_wide",
     "unit_of_work",
@@ -57,5 +71,10 @@ audit = DjangoAuditLog()
 outbox_queue = DjangoOutboxQueue(retry_after)
 relay = Relay(outbox_queue, CeleryBroker(), subscriptions, hold_at=settings.RELAY_HOLD_AT)
 dead_letters = DeadLetters(DjangoParkedEvents(), audit, unit_of_work, now)
+AUDIT_CHAIN = AUDIT_LOGS.name
+missing_guards = append_only.missing
+_anchor = FileAnchor(lambda: Path(settings.SEAL_ANCHOR), lambda: str(settings.SEAL_ANCHOR_KEY), now)
+sealing = Sealing(DjangoSealBook(), _anchor, DjangoLeases(), unit_of_work, new_id, now)
+chain_check = ChainCheck(DjangoSealBook(), _anchor, now)
 budgets: Budgets = SharedBudgets(settings.BUDGET_RATES, settings.REDIS_URL, shares=settings.BUDGET_SHARES)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

@@ -1,5 +1,5 @@
-"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `leases`; and the id column
-that all share.
+"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `seals`, `leases`; and the id
+column that all share.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,32 @@ class AuditLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.target_id}"
+
+
+class Seal(models.Model):
+    """Some rows of the table `chain`, in order, and the hash of the seal before: `shared_kernel/domain/seals.py`.
+
+    Append-only: triggers refuse UPDATE and DELETE.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    chain = models.CharField(max_length=64)
+    number = models.PositiveBigIntegerField()
+    layout = models.PositiveSmallIntegerField()
+    first_seq = models.BigIntegerField()
+    last_seq = models.BigIntegerField()
+    row_count = models.PositiveIntegerField()
+    marks = models.BinaryField()
+    sealed_at = models.DateTimeField()
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "seals"
+        constraints = [models.UniqueConstraint(fields=["chain", "number"], name="seal_number")]
+        indexes = [models.Index(fields=["chain", "last_seq"], name="seals_by_row")]
+
+    def __str__(self) -> str:
+        return f"{self.chain} {self.number}"
 
 
 class Lease(models.Model):

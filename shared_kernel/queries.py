@@ -1,9 +1,12 @@
-"""The kernel's read side: how the outbox is doing, and which events are parked."""
+"""The kernel's read side: how the outbox is doing, which events are parked, and which seal holds a row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from django.db import connection
 
 from shared_kernel import models
 
@@ -30,6 +33,21 @@ def oldest_waiting() -> datetime | None:
     """When the event that waits longest for the relay happened; `None` when nothing waits."""
     waiting = models.DomainEvent.objects.filter(published_at=None)  # one condition: more would walk the whole table
     return waiting.order_by("seq").values_list("occurred_at", flat=True).first()
+
+
+def seals_of_rows(chain: str, seqs: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Number and hash of the seal of each of these rows of the table `chain`; those not sealed yet are left out."""
+    if not seqs:
+        return {}
+    table, marks = connection.ops.quote_name(chain), ", ".join(["%s"] * len(seqs))
+    seal = "SELECT id FROM seals WHERE chain = %s AND last_seq >= r.seq ORDER BY last_seq LIMIT 1"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT r.seq, s.number, s.hash FROM {table} r JOIN seals s ON s.id = ({seal}) "  # noqa: S608
+            f"WHERE r.seq IN ({marks}) AND s.first_seq <= r.seq",
+            [chain, *seqs],
+        )
+        return {seq: (number, hash) for seq, number, hash in cursor.fetchall()}
 
 
 def parked_events(most: int) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""The kernel's Celery tasks: the relay of the outbox, and the delivery of events to their subscribers."""
+"""The kernel's Celery tasks: the relay of the outbox, the delivery of events to their subscribers, and
+sealing."""
 
 import logging
 from typing import Any
@@ -7,8 +8,11 @@ from uuid import UUID
 from celery import shared_task
 from django.db import close_old_connections
 
+from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.ports import Context, Letter
-from shared_kernel.facade import delivery, relay, wake
+from shared_kernel.facade import delivery, relay, sealed_tables, sealing, wake
+
+SETTLED_AFTER_S = 10  # longer than a statement takes from the seq that it is given to the row that it stores
 
 log = logging.getLogger(__name__)
 
@@ -47,3 +51,20 @@ def deliver_events(self: Any, *, type_name: str, events: list[dict[str, Any]]) -
     ]
     delivery.deliver(letters, redelivered=bool((self.request.delivery_info or {}).get("redelivered")))
     wake()  # the relay may have held events back while this message waited
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def find_unsealed() -> None:
+    """Looks how far the chains reach now, and has them sealed up to there a little later. By beat."""
+    for chain in sealed_tables():
+        up_to = sealing.horizon(chain)
+        seal_rows.apply_async(kwargs={"chain": chain, "up_to": up_to}, countdown=SETTLED_AFTER_S, expires=300)
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def seal_rows(*, chain: str, up_to: int) -> None:
+    """Seals the rows of `chain` up to a horizon of some seconds ago. A lost message costs a minute."""
+    try:
+        sealing.seal(chain, up_to)
+    except DomainError as refused:  # the anchor contradicts, or is out of reach: nothing is sealed
+        log.error("sealing_refused", extra={"chain": chain, "reason": refused.detail})

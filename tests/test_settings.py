@@ -1,5 +1,10 @@
 """What the settings refuse before anything starts."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -55,3 +60,45 @@ def test_production_refuses_a_demo_token(monkeypatch):
 
     with pytest.raises(ImproperlyConfigured, match="token"):
         settings.deriv_agents([{**V3, "token": "demo-agent-token"}])
+
+
+PRODUCTION = {
+    "APP_ENV": "production",
+    "SECRET_KEY": "s" * 50,
+    "ALLOWED_HOSTS": "api.example.com",
+    "DATABASE_URL": "sqlite:////tmp/penpay-is-never-made.sqlite3",
+    "PII_KEYS": f"a:{'1a' * 32}",
+    "PII_INDEX_KEY": "2b" * 32,
+    "JWT_SIGNING_KEYS": f"a:{'3c' * 32}",
+    "SEAL_ANCHOR": "/var/lib/penpay/anchor",
+    "SEAL_ANCHOR_KEY": "4d" * 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"SEAL_ANCHOR": ""}, "SEAL_ANCHOR must be set in production"),
+        ({"SEAL_ANCHOR": "anchor"}, "SEAL_ANCHOR is a directory, given from the root"),
+        ({"SEAL_ANCHOR_KEY": ""}, "SEAL_ANCHOR_KEY must be set in production"),
+        ({"SEAL_ANCHOR_KEY": settings.demo_key("SEAL_ANCHOR_KEY")}, "SEAL_ANCHOR_KEY must be set in production"),
+        ({"SEAL_ANCHOR_KEY": "xy" * 32}, "SEAL_ANCHOR_KEY is 64 hex digits"),
+        ({"SEAL_ANCHOR_KEY": "2b" * 32}, "SEAL_ANCHOR_KEY must be a key of its own"),
+        ({"SEAL_ANCHOR_KEY": "1A" * 32}, "SEAL_ANCHOR_KEY must be a key of its own"),
+        ({}, "MPESA_BASE_URL must be set in production"),  # what is asked for next
+    ],
+    ids=str,
+)
+def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given, says):
+    done = subprocess.run(
+        [sys.executable, "-c", "import penpay.settings"],
+        env={"PATH": os.environ["PATH"]} | PRODUCTION | given,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in done.stderr

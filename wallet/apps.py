@@ -9,6 +9,8 @@ class WalletConfig(AppConfig):
 
     def ready(self) -> None:
         from shared_kernel.infrastructure.append_only import keep_installed
-        from wallet.infrastructure.guards import GUARDS
+        from shared_kernel.infrastructure.seals import keep_sealed
+        from wallet.infrastructure.guards import GUARDS, LEDGER_ENTRIES
 
         keep_installed(self, GUARDS)
+        keep_sealed(LEDGER_ENTRIES)

@@ -90,6 +90,13 @@ def argument(kind: Callable[[str], T], text: str, name: str) -> T:
         raise CommandError(f"{name}: {text!r} is not understood", returncode=CANNOT_RUN) from error
 
 
+def seal_number(text: str) -> int:
+    """`--from-seal`, for `argument`. Raises `ValueError` for what is no number from 1 on."""
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise ValueError(text)
+    return int(text)
+
+
 def _seat() -> str:
     """The login and machine that a command was typed at."""
     try:

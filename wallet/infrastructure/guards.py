@@ -3,9 +3,12 @@
 On MySQL and MariaDB composite foreign keys hold both accounts of an entry to its currency. SQLite can't add a foreign
 key to a table that is there, so a trigger looks the accounts up instead: it sees each inserted entry, and since no
 account can be changed or deleted the result stays true. That a reversal mirrors its entry is a trigger on all of them.
+
+And what the seals cover of it: every column of every entry.
 """
 
 from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal
+from shared_kernel.infrastructure.seals import SealedTable
 from wallet.models import LedgerAccount, LedgerEntry
 
 _NO_SUCH_ACCOUNT = (
@@ -15,6 +18,19 @@ _MIRRORED = (
     "SELECT 1 FROM ledger_entries r WHERE r.id = NEW.reverses AND r.amount = NEW.amount AND r.currency = NEW.currency "
     "AND r.debit_account_id = NEW.credit_account_id AND r.credit_account_id = NEW.debit_account_id"
 )
+
+LEDGER_ENTRIES = SealedTable(
+    "ledger_entries",
+    {
+        1: (
+            ("seq", "plain"), ("id", "raw"), ("journal_id", "raw"), ("purpose", "plain"), ("debit_account_id", "raw"),
+            ("credit_account_id", "raw"), ("amount", "plain"), ("currency", "plain"), ("transaction_id", "raw"),
+            ("reference", "plain"), ("provider_key", "plain"), ("reverses", "raw"), ("effective_at", "moment"),
+            ("recorded_at", "moment"),
+        )
+    },
+    "recorded_at",
+)  # fmt: skip
 
 GUARDS: list[Guard] = [
     *append_only(LedgerEntry),

@@ -1,4 +1,4 @@
-"""The ledger held against itself: each entry, kept balances against sums of entries, the database's own refusals.
+"""The ledger held against itself: each entry, kept balances against sums of entries, seals, the database's refusals.
 
 Everything is read from one snapshot, while postings go on, in constant memory: the database sums, pages are bounded.
 """
@@ -13,10 +13,12 @@ from django.db import connection
 
 from shared_kernel.domain.money import Currency
 from shared_kernel.infrastructure import append_only, grants
+from shared_kernel.facade import chain_check
 from wallet import models
 from wallet.domain.ledger import Account, AccountKind
 
 PAGE = 20_000
+CHAIN = "ledger_entries"
 
 Progress = Callable[[str, int, int], None]  # check, rows done, rows in all
 
@@ -81,15 +83,24 @@ class Report:
 
     entries: int = 0
     accounts: int = 0
+    from_seal: int = 1
+    seals: int = 0
+    sealed: int = 0  # entries under these seals
+    unsealed: int = 0
+    unanchored: int = 0
     checks: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
 @contextmanager
-def snapshot() -> Iterator[None]:
-    """Reads inside see one moment of the database and hold up no writer. Inside a transaction it changes nothing."""
+def snapshot() -> Iterator[int]:
+    """Reads inside see one moment of the database and hold up no writer. Inside a transaction it changes nothing.
+
+    Gives the number of the last seal that was anchored before: the snapshot must have it.
+    """
+    anchored = chain_check.anchored(CHAIN)
     if connection.in_atomic_block:
-        yield
+        yield anchored
         return
     if connection.vendor == "mysql":
         _execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -97,17 +108,22 @@ def snapshot() -> Iterator[None]:
     else:
         _execute("BEGIN DEFERRED")
     try:
-        yield
+        yield anchored
     finally:
         _execute("COMMIT")
 
 
-def verify_ledger(progress: Progress = lambda *_: None) -> Report:
-    """Runs every check inside a `snapshot`. Each check that fails names its first wrong row."""
-    report = Report()
+def verify_ledger(progress: Progress = lambda *_: None, *, from_seal: int = 1, anchored: int | None = None) -> Report:
+    """Runs every check inside a `snapshot`, which gives `anchored`. Each check that fails names its first wrong row.
+
+    The chain is looked at from `from_seal` on. Raises `SealNotFound` when it has not come that far.
+    """
+    report = Report(from_seal=from_seal)
     for name, check in CHECKS.items():
         report.checks.append(name)
         report.findings += [Finding(name, row, detail) for row, detail in check(report, progress)]
+    report.checks.append("chain")
+    report.findings += [Finding("chain", row, detail) for row, detail in _chain(report, anchored, progress)]
     return report
 
 
@@ -184,6 +200,14 @@ def _trial_balance(report: Report, progress: Progress) -> Faults:
     """For each currency all balances together are zero."""
     if wrong := _row(_UNBALANCED):
         yield f"currency {wrong[0]}", f"all balances together are {wrong[1]} and not 0"
+
+
+def _chain(report: Report, anchored: int | None, progress: Progress) -> Faults:
+    """Every sealed entry is as it was sealed, and the seals are those that are anchored outside of the database."""
+    chain = chain_check.check(CHAIN, from_seal=report.from_seal, anchored=anchored, progress=progress)
+    report.seals, report.sealed, report.unanchored = chain.seals, chain.rows, chain.unanchored
+    report.unsealed = chain.unsealed.count
+    yield from chain.faults
 
 
 CHECKS: dict[str, Callable[[Report, Progress], Faults]] = {
