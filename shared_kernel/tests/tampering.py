@@ -8,24 +8,21 @@ from shared_kernel.application import sealing as logic
 from shared_kernel.domain.seals import BEFORE_ALL, Seal
 from shared_kernel.facade import chain_check, sealing
 from shared_kernel.infrastructure import append_only
-
-_OFF = {"mysql": ("SET FOREIGN_KEY_CHECKS = 0", "SET check_constraint_checks = 0"),
-        "sqlite": ("PRAGMA foreign_keys = 0", "PRAGMA ignore_check_constraints = 1")}  # fmt: skip
-_ON = {"mysql": ("SET FOREIGN_KEY_CHECKS = 1", "SET check_constraint_checks = 1"),
-       "sqlite": ("PRAGMA foreign_keys = 1", "PRAGMA ignore_check_constraints = 0")}  # fmt: skip
+from shared_kernel.tests.users import SWITCHES, migrating
 
 
 @contextmanager
 def no_refusals(*tables):
-    """Without the triggers of these tables and of `seals`, without foreign keys and checks."""
+    """As the migrating user, without the triggers of these tables and of `seals`, without foreign keys and checks."""
     guards = [guard for guard in append_only._kept if guard.table in {*tables, "seals"}]
-    append_only.remove(guards)
-    execute(*((sql,) for sql in _OFF[connection.vendor]))
-    try:
-        yield
-    finally:
-        execute(*((sql,) for sql in _ON[connection.vendor]))
-        append_only.install(guards)
+    with migrating():
+        append_only.remove(guards)
+        execute(*((sql,) for sql in SWITCHES[connection.vendor, 0]))
+        try:
+            yield
+        finally:
+            execute(*((sql,) for sql in SWITCHES[connection.vendor, 1]))
+            append_only.install(guards)
 
 
 def execute(*statements):

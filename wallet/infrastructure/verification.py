@@ -12,8 +12,8 @@ from uuid import UUID
 from django.db import connection
 
 from shared_kernel.domain.money import Currency
-from shared_kernel.infrastructure import append_only, grants
 from shared_kernel.facade import chain_check
+from shared_kernel.infrastructure import append_only, grants
 from wallet import models
 from wallet.domain.ledger import Account, AccountKind
 

@@ -1,5 +1,6 @@
-"""Balances as of any moment, by both times, against a model in plain Python: journals, reversals, damage, rebuilds."""
+"""Balances as of any moment, by both times, against a model in plain Python: journals, reversals, damage, seals."""
 
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,7 @@ from shared_kernel.domain.identifiers import EntryId, JournalId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, unit_of_work
 from shared_kernel.tests.reset import reset_database
+from shared_kernel.tests.tampering import seal
 from wallet.application.posting import Posting
 from wallet.domain.ledger import Account, AccountKind, AlreadyPosted, Entry, InTransitOverdrawn, Journal, Side
 from wallet.facade import balance_as_of, balances_as_of, ledger, rebuild_balances, trial_balance_as_of, verify_ledger
@@ -30,6 +32,7 @@ posts = st.tuples(st.just("post"), minutes, st.lists(moves, min_size=1, max_size
 reversals = st.tuples(st.just("reverse"), minutes, st.integers(0, 20))
 damages = st.tuples(st.just("spoil"), st.integers(0, 20), st.integers(-500, 500).filter(bool))
 rebuilds = st.tuples(st.just("rebuild"), st.just(0), st.just(0))
+seals = st.tuples(st.just("seal"), st.just(0), st.just(0))
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +65,10 @@ class Model:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(posts, posts, reversals, damages, rebuilds), max_size=12), st.data())
-def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_model(steps, data):
+@given(st.lists(st.one_of(posts, posts, reversals, damages, rebuilds, seals), max_size=12), st.data())
+def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_model(steps, data, anchor):
     reset_database()
+    shutil.rmtree(anchor, ignore_errors=True)
     forget_accounts()
     model, spoilt = Model(), False
     mine = Posting(book=DjangoLedgerBook(clock=lambda: model.now, new_id=new_id), new_id=new_id)
@@ -74,6 +78,8 @@ def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_
         if verb == "rebuild":
             assert bool(rebuild_balances().differed) == spoilt
             spoilt = False
+        elif verb == "seal":
+            seal("ledger_entries")
         elif verb == "spoil" and not spoilt:
             spoilt = spoil(model, number, what)
         elif verb == "post" and not spoilt:
@@ -92,6 +98,7 @@ def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_
         assert sum(int(row.debit - row.credit) for row in trial_balance_as_of(until, by=name)) == 0
     for account, credits in model.balances().items():
         assert ledger.balance(account).amount == (1 if account.kind.normal_side is Side.CREDIT else -1) * credits
+    seal("ledger_entries")
     assert verify_ledger().findings == []
 
 
