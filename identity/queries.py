@@ -24,6 +24,20 @@ def me(user_id: UUID) -> dict[str, Any] | None:
     }
 
 
+def statement_holder(user_id: UUID) -> dict[str, str]:
+    """Whose statement it is, for a paper that is shown around: first name and initials, the number's ends; one SELECT.
+
+    Empty texts where nothing is known.
+    """
+    row = models.User.objects.select_related("profile").filter(pk=user_id).first()
+    first, *others = (row.profile.full_name.split() if row and hasattr(row, "profile") else []) or [""]
+    phone = row.phone if row else ""
+    return {
+        "name": " ".join([first, *(f"{other[0]}." for other in others)]),
+        "phone": f"+{phone[:4]}****{phone[-4:]}" if phone else "",
+    }
+
+
 def deriv_login_of(user_id: UUID) -> dict[str, Any] | None:
     """The Deriv login that deposits go to; None when none is bound."""
     row = models.DerivLogin.objects.filter(active_for_id=user_id).first()

@@ -18,6 +18,7 @@ from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.recovery import SETTLES_IN, Recovery
 from payments.application.saga import Timing
+from payments.application.treasury import Treasury
 from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
 from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
@@ -41,7 +42,7 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from wallet.facade import ledger
+from wallet.facade import fx_turnover, ledger
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
@@ -125,6 +126,7 @@ people = People(
     new_id=new_id,
 )
 inquiry = Inquiry(mpesa, deriv, unit_of_work)
+treasury = Treasury(turnover=fx_turnover, rates=rates)
 
 
 def first_answer(transaction: Transaction) -> str:
@@ -155,6 +157,7 @@ __all__ = [
     "rates",
     "recovery",
     "transactions",
+    "treasury",
     "users",
     "verify_statuses",
     "withdrawals",

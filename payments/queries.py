@@ -1,6 +1,7 @@
 """What customers and staff read of payments: tables in, plain data out."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from django.db.models import Count, Q, QuerySet
 from payments import models
 from shared_kernel.facade import budgets, now
 from shared_kernel.models import AuditLog
+from wallet.facade import AccountBalance, accounts
 
 # the statuses whose reason the customer is told
 TOLD = {"FAILED", "REJECTED", "EXPIRED", "REFUND_PENDING", "REFUNDED", "CREDIT_BACK_PENDING", "REVERSED"}
@@ -29,6 +31,7 @@ OPEN = (
     "CREDIT_BACK_PENDING",
     "NEEDS_ATTENTION",
 )  # the statuses that something or somebody still has to move on from
+FLOATS = ("mpesa_working", "mpesa_utility", "mpesa_charges_paid", "deriv_agent")
 MOST_AHEAD = 10_000  # rows that are counted: whoever waits behind so many is told a day either way
 
 
@@ -98,6 +101,34 @@ def _ahead(row: models.Transaction, at: datetime) -> int:
     more_urgent = Q(priority__in=range(row.priority), turn_at__lte=at)
     earlier = Q(priority=row.priority, turn_at__lt=row.turn_at)
     return models.Transaction.objects.filter(more_urgent | earlier, lane=row.lane).order_by()[:MOST_AHEAD].count()
+
+
+@dataclass(frozen=True, slots=True)
+class FloatPosition:
+    """One of our accounts at a provider: what the ledger says it holds, and what of it is promised, in minor units."""
+
+    account: AccountBalance
+    ledger: int
+    reserved: int
+
+    @property
+    def available(self) -> int:
+        """What may still be promised: a reservation is kept until its leg is posted or proven dead."""
+        return self.ledger - self.reserved
+
+
+def float_positions() -> list[FloatPosition]:
+    """All provider sub-accounts, by kind and owner; two SELECTs."""
+    reserved = dict(models.FloatAccount.objects.values_list("account", "reserved"))
+    return [
+        FloatPosition(account, -account.credit_balance, reserved.get(_float_name(account), 0))
+        for account in accounts(kinds=FLOATS)
+    ]
+
+
+def _float_name(account: AccountBalance) -> str:
+    """By which reservations know it; those of M-Pesa are made of the account that payouts leave."""
+    return {"mpesa_utility": f"mpesa:{account.owner}", "deriv_agent": account.owner}.get(account.kind, "")
 
 
 def transaction_json(

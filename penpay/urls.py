@@ -6,15 +6,20 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.negotiation import DefaultContentNegotiation
 
-from penpay import health, openapi  # noqa: F401 - the latter registers itself by being imported
+from identity.facade import queries as people
+from penpay import finance_pages, health, openapi  # noqa: F401 - the latter registers itself by being imported
+from wallet import urls as wallet
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("identity.urls")),
     path("api/v1/", include("payments.urls")),
+    path("api/v1/", include(wallet.patterns(people.statement_holder))),
     path("cb/", include("mpesa_integration.urls")),
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("metrics", health.metrics),
+    path("admin/", admin.site.admin_view(finance_pages.index)),
+    path("admin/finance/", include(finance_pages)),
     path("admin/", admin.site.urls),
 ]
 if settings.API_DOCS:

@@ -27,13 +27,16 @@ from shared_kernel.infrastructure.persistence import (
     unit_of_work,
 )
 from shared_kernel.infrastructure.seals import AUDIT_LOGS, DjangoSealBook, sealed_tables
+from shared_kernel.infrastructure.spreadsheets import Cell, SheetFull, write_workbook
 from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_events, seals_of_rows
 
 __all__ = [
     "AUDIT_CHAIN",
     "BlindIndexField",
+    "Cell",
     "ChainReport",
     "EncryptedField",
+    "SheetFull",
     "acting_as",
     "audit",
     "budgets",
@@ -58,6 +61,7 @@ __all__ = [
     "too_wide",
     "unit_of_work",
     "wake",
+    "write_workbook",
 ]
 
 

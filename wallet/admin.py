@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, page_of, row_url
@@ -18,8 +19,8 @@ class LedgerAccountAdmin(ReadOnlyAdmin):
     list_display = ("id", "kind", "owner", "currency", "balance", "opened_at")
     find_by = ("id", "owner", "kind")
     ordering = ("kind", "owner", "currency")
-    fields = ("id", "kind", "owner", "currency", "balance", "opened_at", "entries")
-    readonly_fields = ("balance", "entries")
+    fields = ("id", "kind", "owner", "currency", "balance", "opened_at", "entries", "history")
+    readonly_fields = ("balance", "entries", "history")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         slots = models.LedgerBalance.objects.filter(account=OuterRef("pk")).values("account")
@@ -34,6 +35,11 @@ class LedgerAccountAdmin(ReadOnlyAdmin):
     @admin.display(description="entries")
     def entries(self, row: models.LedgerAccount) -> SafeString:
         return link(page_of("wallet_ledgerentry", account=row.pk), "entries of this account")
+
+    @admin.display(description="history")
+    def history(self, row: models.LedgerAccount) -> SafeString:
+        """With the balance after each entry: a page for finance and auditors."""
+        return link(f"{reverse('finance:account')}?account={row.pk}", "with running balance")
 
 
 class AccountFilter(admin.SimpleListFilter):

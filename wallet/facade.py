@@ -1,5 +1,5 @@
 """The wallet, assembled: `ledger` posts and tells balances, `verify_ledger` checks it inside a `snapshot`,
-`rebuild_balances` makes the kept balances anew.
+`rebuild_balances` makes the kept balances anew; and what is read of it.
 
 The chart's names say which account is meant, as in `ledger.post_opening(deriv_agent("CR900001"), Money(...), ...)`.
 """
@@ -10,6 +10,7 @@ from wallet.domain.ledger import (
     AccountKind,
     FloatKind,
     NothingToUndo,
+    Side,
     customer_in_transit,
     customer_receivable,
     deriv_agent,
@@ -20,8 +21,12 @@ from wallet.domain.ledger import (
 )
 from wallet.infrastructure.persistence import DjangoLedgerBook
 from wallet.infrastructure.rebuilding import Rebuilt, rebuild_balances
+from wallet.infrastructure.statement_csv import statement_csv
+from wallet.infrastructure.statement_pdf import statement_pdf
 from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
-from wallet.queries import (
+from wallet.queries.finance import HistoryRow, account, accounts, fx_turnover, history_with_balances, whole_history
+from wallet.queries.ledger import (
+    AccountBalance,
     account_history,
     balance_as_of,
     balances_as_of,
@@ -30,21 +35,40 @@ from wallet.queries import (
     trial_balance,
     trial_balance_as_of,
 )
+from wallet.queries.statement import (
+    Place,
+    StatementLine,
+    StatementTotal,
+    customer_balances,
+    statement_lines,
+    statement_totals,
+)
 
 __all__ = [
+    "AccountBalance",
     "AccountKind",
     "Finding",
     "FloatKind",
+    "HistoryRow",
     "NothingToUndo",
+    "Place",
     "Rebuilt",
+    "Side",
+    "StatementLine",
+    "StatementTotal",
+    "account",
     "account_history",
+    "accounts",
     "balance_as_of",
     "balances_as_of",
     "balances_of",
+    "customer_balances",
     "customer_in_transit",
     "customer_receivable",
     "deriv_agent",
     "entries_of",
+    "fx_turnover",
+    "history_with_balances",
     "house",
     "ledger",
     "mpesa_charges_paid",
@@ -52,9 +76,14 @@ __all__ = [
     "mpesa_working",
     "rebuild_balances",
     "snapshot",
+    "statement_csv",
+    "statement_lines",
+    "statement_pdf",
+    "statement_totals",
     "trial_balance",
     "trial_balance_as_of",
     "verify_ledger",
+    "whole_history",
 ]
 
 ledger = Posting(book=DjangoLedgerBook(clock=now, new_id=new_id), new_id=new_id)

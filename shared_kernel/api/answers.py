@@ -17,6 +17,7 @@ from shared_kernel.domain.errors import BadRequest
 from shared_kernel.domain.identifiers import IdempotencyKey
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
 MAX_PAGE = 100
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,16 +60,8 @@ class Page:
     @classmethod
     def of(cls, request: Request) -> "Page":
         """From `?cursor=&limit=`. Raises `InvalidCursor`, `InvalidLimit`."""
-        limit, cursor = request.query_params.get("limit", "20"), request.query_params.get("cursor", "")
-        if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= MAX_PAGE):
-            raise InvalidLimit(f"limit is 1 to {MAX_PAGE}")
-        if not cursor:
-            return cls(int(limit))
-        try:
-            micros, id = signing.loads(cursor, salt="penpay.cursor")
-            return cls(int(limit), (EPOCH + timedelta(microseconds=micros), UUID(id)))
-        except (signing.BadSignature, ValueError, TypeError, OverflowError):
-            raise InvalidCursor("give the cursor as the last page's next, unchanged") from None
+        limit, cursor = page_size(request), request.query_params.get("cursor", "")
+        return cls(limit, read_cursor(cursor, lambda at, id: (from_micros(at), UUID(id)))) if cursor else cls(limit)
 
     def rows(self, queryset: QuerySet[M]) -> list[M]:
         """Up to `limit + 1` rows (one more says that there is a next page), by `created_at` and `id`."""
@@ -84,7 +77,38 @@ class Page:
 
 
 def _cursor(row: Any) -> str:
-    return signing.dumps([(row.created_at - EPOCH) // timedelta(microseconds=1), str(row.id)], salt="penpay.cursor")
+    return write_cursor(micros(row.created_at), str(row.id))
+
+
+def page_size(request: Request) -> int:
+    """From `?limit=`. Raises `InvalidLimit`."""
+    limit = request.query_params.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= MAX_PAGE):
+        raise InvalidLimit(f"limit is 1 to {MAX_PAGE}")
+    return int(limit)
+
+
+def write_cursor(*place: int | str, salt: str = "penpay.cursor") -> str:
+    """Signed, so that only a place that a list gave out comes back; `salt` keeps lists of other places apart."""
+    return signing.dumps(list(place), salt=salt)
+
+
+def read_cursor(cursor: str, place: Callable[..., T], salt: str = "penpay.cursor") -> T:
+    """`place` of what `write_cursor` was given. Raises `InvalidCursor`."""
+    try:
+        return place(*signing.loads(cursor, salt=salt))
+    except (signing.BadSignature, ValueError, TypeError, OverflowError):
+        raise InvalidCursor("give the cursor as the last page's next, unchanged") from None
+
+
+def micros(at: datetime) -> int:
+    """A time as a cursor holds it; `from_micros` is the way back."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(count: int) -> datetime:
+    """Raises `OverflowError`."""
+    return EPOCH + timedelta(microseconds=count)
 
 
 class FirstFormat(BaseContentNegotiation):

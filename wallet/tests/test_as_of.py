@@ -19,7 +19,7 @@ from wallet.domain.ledger import Account, AccountKind, AlreadyPosted, Entry, InT
 from wallet.facade import balance_as_of, balances_as_of, ledger, rebuild_balances, trial_balance_as_of, verify_ledger
 from wallet.infrastructure.persistence import DjangoLedgerBook, forget_accounts
 from wallet.models import LedgerEntry
-from wallet.queries import By
+from wallet.queries.ledger import By
 from wallet.tests.factories import AT, DERIV, MPESA, SUSPENSE, a_received_deposit, held, kes, post, send
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -1,13 +1,12 @@
 """What the ledger tells: plain SQL over its tables, bounded, lists by cursor. Amounts are minor units of `currency`."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from django.db import connection
+from wallet.queries.sql import MOST, as_time, as_uuid, literal, select, stored
 
-MOST = 500
 By: TypeAlias = Literal["effective", "recorded"]  # when it took effect at the provider; when we wrote it down
 
 _TIMES = {"effective": "effective_at", "recorded": "recorded_at"}
@@ -65,7 +64,7 @@ class EntryRow:
 
 def trial_balance() -> list[BalanceRow]:
     """One row for each kind and currency; for each currency debits and credits are equal."""
-    rows = _select(
+    rows = select(
         "SELECT a.kind, a.currency, COUNT(DISTINCT a.id), SUM(b.credit_balance) FROM ledger_balances b "
         "JOIN ledger_accounts a ON a.id = b.account_id GROUP BY a.currency, a.kind ORDER BY a.currency, a.kind"
     )
@@ -74,7 +73,7 @@ def trial_balance() -> list[BalanceRow]:
 
 def balances_of(owner: str) -> list[AccountBalance]:
     """All accounts of one owner: a user id, a shortcode, an agent."""
-    rows = _select(
+    rows = select(
         "SELECT a.id, a.kind, a.currency, a.owner, COALESCE(SUM(b.credit_balance), 0) FROM ledger_accounts a "
         "LEFT JOIN ledger_balances b ON b.account_id = a.id WHERE a.owner = %s "
         "GROUP BY a.id, a.kind, a.currency, a.owner ORDER BY a.kind, a.currency LIMIT %s",
@@ -88,7 +87,7 @@ def balance_as_of(account_id: UUID, moment: datetime, *, by: By) -> AccountBalan
 
     Exact once all that was being posted at a recorded `moment` is committed. Raises `ValueError` without a time zone.
     """
-    found = _as_of(f"a.id = {_literal(account_id)}", moment, by, 1)
+    found = _as_of(f"a.id = {literal(account_id)}", moment, by, 1)
     return found[0] if found else None
 
 
@@ -104,7 +103,7 @@ def trial_balance_as_of(moment: datetime, *, by: By) -> list[BalanceRow]:
         f"WHERE {_TIMES[by]} <= %s GROUP BY {side}_account_id"
         for side, sign in (("credit", ""), ("debit", "-"))
     )
-    rows = _select(
+    rows = select(
         f"SELECT a.kind, a.currency, COUNT(DISTINCT a.id), SUM(s.credits) FROM ({sums}) AS s "  # noqa: S608
         "JOIN ledger_accounts a ON a.id = s.id GROUP BY a.currency, a.kind ORDER BY a.currency, a.kind",
         [_moment(moment)] * 2,
@@ -114,23 +113,34 @@ def trial_balance_as_of(moment: datetime, *, by: By) -> list[BalanceRow]:
 
 def entries_of(transaction_id: UUID) -> list[EntryRow]:
     """What a Transaction posted, oldest first."""
-    return _entries(f"WHERE e.transaction_id = {_literal(transaction_id)} ORDER BY e.seq LIMIT %s", [MOST])
+    return _entries(f"WHERE e.transaction_id = {literal(transaction_id)} ORDER BY e.seq LIMIT %s", [MOST])
 
 
-def account_history(account_id: UUID, *, before: int | None = None, limit: int = 50) -> list[EntryRow]:
-    """An account's entries, newest first; `before` is the `seq` of the last row of the page before."""
+def account_history(
+    account_id: UUID,
+    *,
+    before: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 50,
+) -> list[EntryRow]:
+    """An account's entries, newest first; `before` is the `seq` of the last row of the page before.
+
+    Those booked from `since` to before `until`: they are looked for from the newest on.
+    """
     limit = min(limit, MOST)
     last = 2**63 - 1 if before is None else before
-    account = _literal(account_id)
+    bounds = [(f"AND recorded_at {sign} %s ", stored(at)) for sign, at in ((">=", since), ("<", until)) if at]
+    account = literal(account_id)
     both = " UNION ALL ".join(
         f"SELECT * FROM (SELECT seq FROM ledger_entries WHERE {side}_account_id = {account} AND currency = "  # noqa: S608
         f"(SELECT currency FROM ledger_accounts WHERE id = {account}) "
-        f"AND seq < %s ORDER BY seq DESC LIMIT %s) AS {side}ed"
+        f"AND seq < %s {''.join(bound for bound, _ in bounds)}ORDER BY seq DESC LIMIT %s) AS {side}ed"
         for side in ("debit", "credit")
     )
     return _entries(
         f"JOIN ({both}) AS page ON page.seq = e.seq ORDER BY e.seq DESC LIMIT %s",
-        [last, limit, last, limit, limit],
+        [*[last, *(at for _, at in bounds), limit] * 2, limit],
     )
 
 
@@ -139,7 +149,7 @@ def _as_of(which: str, moment: datetime, by: By, limit: int) -> list[AccountBala
         f"(SELECT COALESCE(SUM(amount), 0) FROM ledger_entries WHERE {side}_account_id = a.id AND {_TIMES[by]} <= %s)"  # noqa: S608
         for side in ("credit", "debit")
     )
-    rows = _select(
+    rows = select(
         f"SELECT a.id, a.kind, a.currency, a.owner, {credited} - {debited} FROM ledger_accounts a "  # noqa: S608
         f"WHERE {which} ORDER BY a.id LIMIT %s",
         [_moment(moment), _moment(moment), limit],
@@ -152,39 +162,19 @@ def _balance_row(kind: str, currency: str, accounts: int, credits: int) -> Balan
 
 
 def _account_balance(id: bytes, kind: str, currency: str, owner: str, credits: int) -> AccountBalance:
-    return AccountBalance(_uuid(id), kind, currency, owner, int(credits))
+    return AccountBalance(as_uuid(id), kind, currency, owner, int(credits))
 
 
 def _moment(moment: datetime) -> Any:
     if moment.tzinfo is None:
         raise ValueError("a moment needs its time zone")
-    return connection.ops.adapt_datetimefield_value(moment)
+    return stored(moment)
 
 
 def _entries(where: str, parameters: list[Any]) -> list[EntryRow]:
-    rows = _select(_ENTRY + where, parameters)
-    return [EntryRow(*map(_id_or_plain, row[:-2]), *map(_time, row[-2:])) for row in rows]
-
-
-def _select(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return list(cursor.fetchall())
-
-
-def _literal(id: UUID) -> str:
-    """Bytes in SQL: as a parameter MySQL would read them as text."""
-    return f"X'{id.hex}'"
-
-
-def _uuid(value: bytes) -> UUID:
-    return UUID(bytes=bytes(value))
+    rows = select(_ENTRY + where, parameters)
+    return [EntryRow(*map(_id_or_plain, row[:-2]), *map(as_time, row[-2:])) for row in rows]
 
 
 def _id_or_plain(value: Any) -> Any:
-    return _uuid(value) if isinstance(value, bytes) else value
-
-
-def _time(value: datetime | str) -> datetime:
-    """Columns hold UTC: MySQL gives a naive datetime, SQLite a text."""
-    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+    return as_uuid(value) if isinstance(value, bytes) else value

@@ -1,0 +1,90 @@
+"""The FX position: what customers' exchanges left open between shillings and dollars, and what it has gained."""
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Protocol
+
+from shared_kernel.domain.money import Currency, Money
+
+
+class FxTurnover(Protocol):
+    """What went through the position since ever, in cents; what was undone is taken off again."""
+
+    @property
+    def bought(self) -> int:
+        """USD from customers."""
+
+    @property
+    def paid(self) -> int:
+        """KES for them, at mid."""
+
+    @property
+    def sold(self) -> int:
+        """USD to customers."""
+
+    @property
+    def received(self) -> int:
+        """KES for them, at mid."""
+
+    @property
+    def booked(self) -> int:
+        """KES that left the position as gain (above zero) or loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class FxPosition:
+    """`open` dollars: above zero held, below zero owed to the market. `cost` is what they were bought for, or fetched.
+
+    By average cost: of the dollars that went one way, as many as came the other way are closed, at the averages of
+    both. `realised` is what those gained, `unrealised` what the open ones would at `mid`, KES for one USD; None where
+    no rate is valid. Of the realised `booked` is in the gain and loss account, the rest still in the position.
+    """
+
+    open: Money
+    cost: Money
+    realised: Money
+    booked: Money
+    mid: Decimal | None
+
+    @classmethod
+    def of(cls, turnover: FxTurnover, mid: Decimal | None) -> "FxPosition":
+        """Rounded half up to the cent once, so that realised and unrealised together are exact."""
+        open, net = turnover.bought - turnover.sold, turnover.received - turnover.paid
+        held = open >= 0
+        dollars, shillings = (turnover.bought, turnover.paid) if held else (turnover.sold, turnover.received)
+        cost = (2 * shillings * abs(open) + dollars) // (2 * dollars) if dollars else 0
+        return cls(
+            open=Money(open, Currency.USD),
+            cost=_kes(cost),
+            realised=_kes(net + (cost if held else -cost)),
+            booked=_kes(turnover.booked),
+            mid=mid,
+        )
+
+    @property
+    def average(self) -> Decimal | None:
+        """KES for one open dollar, to four decimals; None where nothing is open."""
+        return (self.cost.decimal / abs(self.open.decimal)).quantize(Decimal("0.0001")) if self.open else None
+
+    @property
+    def value(self) -> Money | None:
+        """What the open dollars are worth at `mid`; as `cost`, never below zero."""
+        if self.mid is None:
+            return None
+        return _kes(int((abs(self.open.amount) * self.mid).to_integral_value(ROUND_HALF_UP)))
+
+    @property
+    def unrealised(self) -> Money | None:
+        """What closing at `mid` would gain."""
+        if self.value is None:
+            return None
+        return self.value - self.cost if self.open.amount >= 0 else self.cost - self.value
+
+    @property
+    def unbooked(self) -> Money:
+        """Realised, and still in the position."""
+        return self.realised - self.booked
+
+
+def _kes(cents: int) -> Money:
+    return Money(cents, Currency.KES)
