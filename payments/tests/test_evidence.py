@@ -403,6 +403,16 @@ def test_a_disk_that_is_full_leaves_no_half_a_file(run, monkeypatch):
     assert "No space left" in answer["error"]
 
 
+def test_where_there_are_no_links_the_file_gets_its_name_all_the_same(run, monkeypatch):
+    def none(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", none)
+    code, _ = run(a_stored_deposit(S.COMPLETED).id, "--out", "f.html")
+
+    assert (code, is_on_disk()) == (0, ["f.html"])
+
+
 # --- a file that somebody holds ---------------------------------------------------------------------------------------
 
 

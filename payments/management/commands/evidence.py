@@ -1,5 +1,6 @@
 """manage.py evidence TRANSACTION: one file that tells its whole story; `--check FILE`: is a file as it was made?"""
 
+import errno
 import os
 import tempfile
 from argparse import ArgumentParser
@@ -15,6 +16,7 @@ from shared_kernel.facade import current_context
 from shared_kernel.management.base import Report, StaffCommand, argument
 
 MOST_BYTES = 64 * 1024 * 1024
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class Command(StaffCommand):
@@ -62,17 +64,27 @@ def _written(id: UUID, path: Path, options: dict[str, Any]) -> Report:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             made = _made(id, options)
             file.write(evidence_page.page(made))
-        os.link(name, path)  # unlike a rename, it replaces nothing
+        _give_name(Path(name), path)
     except FileExistsError as there:
         raise CommandError(f"{path} is there already: name another file with --out") from there
     except OSError as refused:
         raise CommandError(f"{path} cannot be written: {refused.strerror}") from refused
     finally:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
     told = {name: made[name] for name in ("transaction", "personal_data", "made_at", "made_by", "sha256")}
     sections = {name: {"rows": len(one["rows"]), "sha256": one["sha256"]} for name, one in made["sections"].items()}
     lines = [f"{path}: {made['personal_data']}, SHA-256 of the document {made['sha256']}"]
     return Report({"file": str(path), **told, "sections": sections}, lines)
+
+
+def _give_name(made: Path, path: Path) -> None:
+    """A link replaces nothing, unlike a rename, which is for file systems without links. Raises `OSError`."""
+    try:
+        os.link(made, path)
+    except OSError as refused:
+        if refused.errno not in NO_LINKS or path.exists():
+            raise
+        made.rename(path)
 
 
 def _checked(path: Path) -> Report:
