@@ -95,7 +95,10 @@ def main() -> int:
 
 
 def _postings(crew: Crew, size: Size) -> Iterator[dict[str, Any]]:
-    """Contenders in turn, round by round; the first round is for warming up."""
+    """Contenders in turn, each round beginning with another one, for what goes before leaves its pages to be flushed.
+
+    The first round is for warming up; PenPay's postings begin it, for they open the accounts of those by hand.
+    """
     hordak = Hordak()
     plan: dict[str, Callable[[], float]] = {
         name: lambda name=name, count=count: crew.per_s(name, count)  # type: ignore[misc]
@@ -108,8 +111,9 @@ def _postings(crew: Crew, size: Size) -> Iterator[dict[str, Any]]:
         plan["hordak"] = lambda: hordak.per_s(size.posts)
     seen: dict[str, list[float]] = {name: [] for name in plan}
     for turn in range(size.rounds + 1):
-        for name, run in plan.items():
-            rate = run()
+        names = list(plan)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            rate = plan[name]()
             if turn:
                 seen[name].append(rate)
             sys.stderr.write(f"  round {turn}: {name} {rate:,.0f}/s\n")
