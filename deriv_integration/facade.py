@@ -2,6 +2,7 @@
 
 from django.conf import settings
 
+from deriv_integration import queries
 from deriv_integration.application.deriv import Deriv
 from deriv_integration.infrastructure.persistence import DjangoAgentRegistry, DjangoTransferRepository
 from deriv_integration.infrastructure.rest_v1.adapter import Rest
@@ -10,6 +11,8 @@ from deriv_integration.infrastructure.ws_v3.adapter import WsV3
 from deriv_integration.infrastructure.ws_v3.link import Credential
 from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, new_id, now
+
+__all__ = ["deriv", "queries", "rest", "ws_v3"]
 
 ws_v3 = WsV3(
     settings.DERIV_WS_URL,

@@ -1,9 +1,11 @@
 """What a customer is shown of themselves."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from identity import models
+from shared_kernel.infrastructure.encryption import legible
 
 
 def me(user_id: UUID) -> dict[str, Any] | None:
@@ -59,3 +61,34 @@ def devices_of(user_id: UUID) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def party(user_id: UUID) -> dict[str, Any]:
+    """A customer as a Transaction's evidence names them, in clear; empty where there is no such customer."""
+    row = models.User.objects.select_related("profile", "compliance").filter(pk=user_id).first()
+    if row is None:
+        return {}
+    profile, standing = getattr(row, "profile", None), getattr(row, "compliance", None)
+    return {
+        "id": str(row.id),
+        "full_name": legible(profile, "full_name") if profile else "",
+        "phone": legible(row, "phone"),
+        "email": legible(row, "email"),
+        "registered_at": row.created_at,
+        "phone_verified_at": row.phone_verified_at,
+        "kyc_status": standing.kyc_status if standing else "",
+        "kyc_status_at": standing.kyc_status_at if standing else None,
+        "tier": standing.tier if standing else "",
+    }
+
+
+def device(id: UUID) -> dict[str, Any]:
+    """A device that somebody signed in from, revoked or not; its name is the customer's own text."""
+    names = ("id", "name", "platform", "created_at", "revoked_at")
+    return dict(models.Device.objects.filter(pk=id).values(*names).first() or {})
+
+
+def is_staff_of(username: str, groups: Iterable[str]) -> bool:
+    """Whether this is an active member of staff in one of `groups`, or one with every right."""
+    row = models.User.objects.filter(username=username.strip().lower(), is_staff=True, is_active=True).first()
+    return row is not None and (row.is_superuser or row.groups.filter(name__in=list(groups)).exists())

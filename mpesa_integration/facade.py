@@ -2,6 +2,7 @@
 
 from django.conf import settings
 
+from mpesa_integration import queries
 from mpesa_integration.application.callbacks import Callbacks, Received
 from mpesa_integration.application.mpesa import Mpesa
 from mpesa_integration.infrastructure.callbacks import DjangoMpesaCallbacks
@@ -13,7 +14,7 @@ from shared_kernel.infrastructure.coordination import DjangoLeases
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, DjangoOutboxRepository, new_id, now, unit_of_work
 
-__all__ = ["Received", "account", "callbacks", "mpesa", "shortcodes"]
+__all__ = ["Received", "account", "callbacks", "mpesa", "queries", "shortcodes"]
 
 
 def account() -> DarajaAccount:

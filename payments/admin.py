@@ -1,13 +1,24 @@
 """Staff's pages of payments: Transactions with all that belongs to them, quotes, rates, limits, floats."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments import models
-from payments.domain.transaction import TransactionStatus, TransactionType
+from payments.domain.transaction import TransactionNotFound, TransactionStatus, TransactionType
+from payments.facade import evidence, evidence_page
 from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url
+from shared_kernel.api.context import identify
+from shared_kernel.domain.identifiers import TransactionId
+from shared_kernel.facade import current_context
+
+TOLD_TO = ("auditor", "compliance manager", "finance")
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -53,10 +64,11 @@ class TransactionAdmin(ReadOnlyAdmin):
     customer = linked("user", "user_id")
     quote = linked("quote", "quote_id")
     readonly_fields = (
-        "see_also", "sends", "gets", "customer", "quote", "masked_phone", "masked_account", "timeline", "events",
+        "see_also", "story", "sends", "gets", "customer", "quote", "masked_phone", "masked_account", "timeline",
+        "events",
     )  # fmt: skip
     fieldsets = (
-        (None, {"fields": ("id", "type", "status", "see_also", "customer", "quote", "sends", "gets")}),
+        (None, {"fields": ("id", "type", "status", "see_also", "story", "customer", "quote", "sends", "gets")}),
         ("Rate", {"fields": ("mid", "rate", "rate_source", "rate_locked_at", "rate_expires_at")}),
         (
             "Destination",
@@ -75,6 +87,38 @@ class TransactionAdmin(ReadOnlyAdmin):
         ("Timeline", {"fields": ("timeline",)}),
         ("Events", {"fields": ("events",)}),
     )  # fmt: skip
+
+    def get_urls(self) -> Any:
+        """With the evidence of one Transaction, to look at and to take along."""
+        own, name = "<uuid:id>/evidence/", "payments_transaction_evidence"
+        return [
+            path(own, self.admin_site.admin_view(self.told), name=name),
+            path(f"{own}download/", self.admin_site.admin_view(self.told), {"download": True}, f"{name}_download"),
+            *super().get_urls(),
+        ]
+
+    def told(self, request: HttpRequest, id: UUID, download: bool = False) -> HttpResponse:
+        """The whole story in one page, personal data masked; each look leaves an audit row."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        user: Any = request.user
+        if not (user.is_superuser or user.groups.filter(name__in=TOLD_TO).exists()):
+            raise PermissionDenied
+        identify(request, f"staff:{user.pk}")
+        try:
+            made = evidence.tell(TransactionId(id), by=current_context().actor)
+        except TransactionNotFound as unknown:
+            raise Http404(str(unknown)) from unknown
+        headers = {"Content-Security-Policy": evidence_page.policy(), "Cache-Control": "no-store"}
+        if download:
+            headers["Content-Disposition"] = f'attachment; filename="evidence-{id}.html"'
+        return HttpResponse(evidence_page.page(made), headers=headers)
+
+    @admin.display(description="evidence")
+    def story(self, row: models.Transaction) -> SafeString:
+        """Links to its evidence; who may not see it is refused there."""
+        look, take = (reverse(f"admin:payments_transaction_evidence{end}", args=[row.pk]) for end in ("", "_download"))
+        return format_html('<a href="{}">look</a> · <a href="{}">download</a>; either is audited', look, take)
 
     @admin.display(description="sends", ordering="amount")
     def sends(self, row: models.Transaction) -> str:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
 from payments.application.deposit import CreateDeposit, DepositSaga
+from payments.application.evidence import Evidence
 from payments.application.inquiry import Inquiry
 from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
@@ -24,6 +26,8 @@ from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
 from payments.domain.proposal import Decision
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
+from payments.infrastructure import evidence_page
+from payments.infrastructure.evidence import DjangoArchive
 from payments.infrastructure.persistence.limits import DjangoLimitBook
 from payments.infrastructure.persistence.orphans import DjangoOrphanBook
 from payments.infrastructure.persistence.proposals import DjangoProposals
@@ -34,6 +38,7 @@ from payments.infrastructure.rates import RateTable
 from payments.infrastructure.verification import verify_statuses
 from shared_kernel.facade import budgets
 from shared_kernel.infrastructure.coordination import ThreadsSideBySide
+from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoIdempotencyKeys,
@@ -127,6 +132,14 @@ people = People(
 )
 inquiry = Inquiry(mpesa, deriv, unit_of_work)
 treasury = Treasury(turnover=fx_turnover, rates=rates)
+evidence = Evidence(
+    archive=DjangoArchive(),
+    audit=audit,
+    fingerprint=lambda text: "keyed:" + blind_index("evidence.message", text),
+    bare=lambda text: "sha256:" + sha256(text.encode()).hexdigest(),
+    unit_of_work=unit_of_work,
+    clock=now,
+)
 
 
 def first_answer(transaction: Transaction) -> str:
@@ -146,6 +159,8 @@ __all__ = [
     "TransactionStatus",
     "TransactionType",
     "deposits",
+    "evidence",
+    "evidence_page",
     "first_answer",
     "inquiry",
     "limits",

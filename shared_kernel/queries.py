@@ -1,6 +1,6 @@
 """The kernel's read side: how the outbox is doing, which events are parked, and which seal holds a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,3 +61,17 @@ def event(id: UUID) -> dict[str, Any] | None:
     """All that is known of one event, its traceback included."""
     row = models.DomainEvent.objects.filter(id=id).values().first()
     return dict(row) if row else None
+
+
+def events_of(aggregate_id: UUID) -> list[dict[str, Any]]:
+    """An aggregate's events as they are stored, with what became of their delivery, in their order."""
+    return [dict(row) for row in models.DomainEvent.objects.filter(aggregate_id=aggregate_id).order_by("seq").values()]
+
+
+def audit_of(targets: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The audit rows of these targets (type, id), in the order in which they were written; one SELECT."""
+    wanted = set(targets)
+    rows = models.AuditLog.objects.filter(
+        target_type__in={type for type, _ in wanted}, target_id__in={id for _, id in wanted}
+    )
+    return [dict(row) for row in rows.order_by("seq").values() if (row["target_type"], row["target_id"]) in wanted]

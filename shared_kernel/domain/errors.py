@@ -3,6 +3,8 @@
 import re
 from typing import Any, ClassVar
 
+ILLEGIBLE = "[cannot be decrypted]"  # stands where an encrypted text would, once its key is gone or it was altered
+
 
 class DomainError(Exception):
     """A rule that was broken.

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.db import models
 
+from shared_kernel.domain.errors import ILLEGIBLE
+
 
 class DecryptionFailed(Exception):
     """The key is missing, or the value does not belong to this row and column. Never carries the value."""
@@ -59,6 +61,14 @@ def decrypt(stored: str, place: str) -> str:
         return key.decrypt(sealed[:12], sealed[12:], f"{key_id}|{place}".encode()).decode()
     except InvalidTag:
         raise DecryptionFailed(f"a value does not belong to {place}, or was altered") from None
+
+
+def legible(row: models.Model, name: str) -> str:
+    """The text of an encrypted column; `ILLEGIBLE` where its key is missing or it was altered: told, not raised."""
+    try:
+        return getattr(row, name) or ""
+    except (DecryptionFailed, ValueError):
+        return ILLEGIBLE
 
 
 def blind_index(label: str, value: str) -> str:

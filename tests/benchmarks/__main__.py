@@ -22,7 +22,19 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from penpay.stack import ROOT, Stack  # noqa: E402
-from tests.benchmarks import adapters, callbacks, deposits, drain, floor, memory, relay, rounds, statements, withdrawals  # noqa: E402
+from tests.benchmarks import (  # noqa: E402
+    adapters,
+    callbacks,
+    deposits,
+    drain,
+    floor,
+    ledger,
+    memory,
+    relay,
+    rounds,
+    statements,
+    withdrawals,
+)
 from tests.benchmarks.floor_deposit import DepositWriter  # noqa: E402
 from tests.benchmarks.floor_withdrawal import WithdrawalWriter  # noqa: E402
 from tests.benchmarks.people import Person, people  # noqa: E402
@@ -262,9 +274,14 @@ class Bench:
         self.tell("  longest wait, customers with several", done.longest["several"], "s", note=f"{size.each} each")
         self.tell("  longest wait, the flood", flood, "s", note=f"{size.flood} deposits of one customer")
 
+    def measure_ledger(self) -> None:
+        """Postings and reads of the ledger alone, on databases of its own."""
+        for figure in ledger.figures(self.quick):
+            self.tell(**figure)
 
-NAMES = ("deposits", "withdrawals", "statements", "relay", "callbacks", "deriv", "http", "memory", "drain")
-ALONE = ("drain",)  # on a stack of its own, with other settings, once the shared one has ended
+
+NAMES = ("deposits", "withdrawals", "statements", "relay", "callbacks", "deriv", "http", "memory", "drain", "ledger")
+ALONE = ("drain", "ledger")  # on a stack or databases of their own, once the shared stack has ended
 
 
 def main() -> int:
