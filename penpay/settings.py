@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
@@ -352,12 +353,18 @@ CELERY_TASK_ROUTES = {
     "shared_kernel.workers.deliver_events": {"queue": "steps"},
     "payments.workers.sweep_sagas": {"queue": "sweep"},
     "payments.workers.find_orphans": {"queue": "default"},
+    "payments.workers.reconcile": {"queue": "default"},
     "deriv_integration.workers.wipe_codes": {"queue": "default"},
 }
 CELERY_BEAT_SCHEDULE = {
     "relay": {"task": "shared_kernel.workers.relay_outbox", "schedule": 1.0, "options": {"expires": 5}},
     "orphans": {"task": "payments.workers.find_orphans", "schedule": 3600.0, "options": {"expires": 1800}},
     "codes": {"task": "deriv_integration.workers.wipe_codes", "schedule": 600.0, "options": {"expires": 300}},
+    "reconcile": {
+        "task": "payments.workers.reconcile",
+        "schedule": crontab(hour=0, minute=30),
+        "options": {"expires": 3600},
+    },  # 03:30 in Nairobi: all of yesterday has settled, and Pull still reaches it
     "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
 }
 

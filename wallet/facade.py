@@ -19,12 +19,21 @@ from wallet.domain.ledger import (
 )
 from wallet.infrastructure.persistence import DjangoLedgerBook
 from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
-from wallet.queries import account_history, balances_of, entries_of, trial_balance
+from wallet.queries import (
+    FloatLeg,
+    account_history,
+    balances_of,
+    entries_of,
+    float_legs_recorded,
+    float_legs_under,
+    trial_balance,
+)
 
 __all__ = [
     "AccountKind",
     "Finding",
     "FloatKind",
+    "FloatLeg",
     "NothingToUndo",
     "account_history",
     "balances_of",
@@ -32,6 +41,8 @@ __all__ = [
     "customer_receivable",
     "deriv_agent",
     "entries_of",
+    "float_legs_recorded",
+    "float_legs_under",
     "house",
     "ledger",
     "mpesa_charges_paid",
