@@ -9,7 +9,6 @@ from celery import shared_task
 from payments.facade import SAGAS, Provider, now, reconciliation, recovery, transactions
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.budgets import Lane
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.ports import Context
 from shared_kernel.facade import acting_as, budgets
 
@@ -67,7 +66,7 @@ def reconcile() -> dict[str, int]:
             for account in reconciliation.readable(provider):
                 try:
                     told[account] = reconciliation.by_api(provider, account, day).still_open
-                except DomainError as error:
+                except Exception as error:
                     told[account] = -1
-                    log.error("not_reconciled", extra={"account": account, "code": error.code})
+                    log.exception("not_reconciled", extra={"account": account, "code": type(error).__name__})
     return told

@@ -52,6 +52,7 @@ from shared_kernel.domain.requests import (
 
 log = logging.getLogger(__name__)
 
+TOO_LONG = "too_long"  # how the codes of a book end that is longer than is read
 PULL_REACH = timedelta(hours=48)
 WATCHES = (REVERSED_WITHIN, timedelta(days=7), timedelta(days=2))  # a book that is too long is read less far
 MOST_OVERDUE = 10_000
@@ -328,9 +329,9 @@ class Reconciliation:
         at = self.clock()
         for start in sorted({min(since, at - span) for span in WATCHES} | {since}):
             entries = self.deriv.book(agent, start)
-            if not isinstance(entries, Unreadable):
-                return start, entries
-        return since, entries
+            if not isinstance(entries, Unreadable) or not entries.code.endswith(TOO_LONG):
+                break
+        return start, entries
 
     def _take_back(self, items: Iterable[Item]) -> tuple[int, int]:
         """How many their sagas took, and how many they could not: these stay breaks."""

@@ -54,6 +54,10 @@ class StatementRefused(Unprocessable):
         self.lines = tuple(lines)
 
 
+class RunsOverlap(Conflict):
+    """Another run opened the same break at this moment: this one stored nothing, and can be run again."""
+
+
 class BreakNotFound(NotFound):
     """No such break."""
 
@@ -261,7 +265,7 @@ class BreakBook(Protocol):
         """Locked. Raises `BreakNotFound`."""
 
     def add(self, breaks: Sequence[Break]) -> None:
-        """One INSERT."""
+        """One INSERT. Raises `RunsOverlap`."""
 
     def save(self, breaks: Sequence[Break]) -> None:
         """What changes of a break; one UPDATE."""

@@ -3,9 +3,10 @@
 import json
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from django.core.management import call_command
 
@@ -113,7 +114,9 @@ def paid_and_posted(*, receipt=True):
             deposit.id, deposit.user_id, deposit.amount, shortcode=SHORTCODE,
             provider_key=f"mpesa:{SHORTCODE}:{prompt.id}", at=now(),
         )  # fmt: skip
-        models.Transaction.objects.filter(pk=deposit.id).update(status=S.MPESA_CONFIRMED, next_step_at=None)
+        models.Transaction.objects.filter(pk=deposit.id).update(
+            status=S.MPESA_CONFIRMED, next_step_at=None, confirmed_at=now()
+        )
     return deposit, payments[-1].receipt
 
 
@@ -326,3 +329,123 @@ def test_the_nightly_task_reads_every_book_and_one_that_fails_stops_no_other(lat
 
     assert told[SHORTCODE] == -1
     assert told[AGENT] == 0
+
+
+# --- faults armed in the simulators, as the control side does ---------------------------------------------------------
+
+
+def test_two_bookings_of_one_transfer_are_one_match_and_one_that_is_missing_here(later, run):
+    later.deriv.arm("double_booking")
+    _, entry = sent()
+
+    code, told = run("deriv", "--account", AGENT)
+
+    assert (code, counts(told)) == (1, {"matched": 1, "missing_here": 1})
+    assert models.ReconciliationBreak.objects.get().known_as != entry
+
+
+def test_a_transfer_whose_answer_was_lost_is_missing_here_until_its_saga_posts_it(later, run):
+    deposit = a_stored_deposit(S.MPESA_CONFIRMED)
+    transfer = deriv.new_transfer(deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, AGENT, deposit.payout, at=now())
+    with unit_of_work():
+        deriv.record([transfer])
+    later.deriv.arm("drop_socket_after_effect")
+    deriv.send(transfer, give_up_at=time.monotonic() + 5)
+
+    code, told = run("deriv", "--account", AGENT)
+
+    assert (code, counts(told)) == (1, {"missing_here": 1})
+    assert models.ReconciliationBreak.objects.get().theirs == -deposit.payout.amount
+
+
+def test_a_transfer_that_is_reverted_later_is_found_on_the_day_after(later, run):
+    later.deriv.arm("reverted_later", after_s=0.5)
+    deposit, _ = sent()
+    time.sleep(1)
+
+    code, told = run("deriv", "--account", AGENT)
+
+    assert (code, counts(told)) == (1, {"matched": 1, "reverted": 1})
+    assert status_of(deposit) == S.REFUND_PENDING
+
+
+def test_what_rests_wallet_hides_is_missing_there_until_it_is_shown(later, run):
+    a_float(agent=REST.agent)
+    later.deriv.arm("hidden_in_wallet", "transfer", platform="rest", after_s=2)
+    sent(DerivLogin(DerivPlatform.REST, REST.account), REST.agent)
+
+    first = run("deriv", "--account", REST.agent)
+    time.sleep(2.5)
+    second = run("deriv", "--account", REST.agent)
+
+    assert (first[0], counts(first[1], REST.agent)) == (1, {"missing_there": 1})
+    assert (second[0], counts(second[1], REST.agent), kinds()) == (0, {"matched": 1}, [])
+
+
+def test_a_payment_of_which_nothing_was_heard_is_missing_here(later, run):
+    deposit = a_stored_deposit(S.CREATED)
+    prompted(deposit)
+
+    code, told = run("mpesa")
+
+    assert (code, counts(told, SHORTCODE)) == (1, {"missing_here": 1})
+
+
+def test_a_break_that_comes_back_is_the_old_one_open_again_but_not_one_that_a_person_explained(later, run):
+    sent()
+    later.deriv.arm("statement_gap", "statement")
+    run("deriv", "--account", AGENT)
+    later.deriv.simulator.faults.clear()
+    run("deriv", "--account", AGENT)
+    later.deriv.arm("statement_gap", "statement")
+
+    assert run("deriv", "--account", AGENT)[1]["runs"][0]["opened"] == 1
+    [found] = models.ReconciliationBreak.objects.all()
+    assert (found.status, found.closed_at) == ("open", None)
+    facade.breaks.resolve(found.id, facade.Resolution.EXPLAINED, by="staff:1", why="known gap")
+
+    code, told = run("deriv", "--account", AGENT)
+
+    assert (code, counts(told), told["runs"][0]["opened"]) == (0, {"missing_there": 1}, 0)
+
+
+def test_m_pesa_booked_another_amount_than_was_posted(later, run):
+    order = {"call": "stk_push", "fault": "wrong_amount", "amount": "1250", "in_books": True}
+    httpx.post(f"{later.mpesa.base_url}/_control/faults", json=order).raise_for_status()
+    paid_and_posted()
+
+    code, told = run("mpesa")
+
+    assert (code, counts(told, SHORTCODE)) == (1, {"different_amount": 1})
+    found = models.ReconciliationBreak.objects.get()
+    assert (found.theirs, found.ours) == (1250_00, 1300_00)
+
+
+def test_a_payment_that_m_pesa_took_back_and_told_nobody_is_found_in_its_statement(later, run, tmp_path):
+    order = {"call": "stk_push", "fault": "reverted_later", "after_s": 0.1}
+    httpx.post(f"{later.mpesa.base_url}/_control/faults", json=order).raise_for_status()
+    deposit, receipt = paid_and_posted()
+    time.sleep(0.5)
+    file = tmp_path / "statement.csv"
+    file.write_text(statement_of(later.mpesa))
+
+    code, told = run("mpesa", "--file", file)
+
+    assert (code, counts(told, SHORTCODE)) == (1, {"matched": 1, "reverted": 1})
+    assert models.ReconciliationBreak.objects.get().known_as == f"{receipt}:reverted"
+    assert status_of(deposit) == S.REFUNDED
+
+
+def statement_of(simulator):
+    """What M-Pesa's own books say of our working account, in the form that is assumed."""
+    lines, balance = [], 0
+    for moved in httpx.get(f"{simulator.base_url}/_control/books").json():
+        came = moved["to"].startswith(f"{SHORTCODE}/")
+        amount = round(float(moved["amount"]))
+        balance += amount if came else -amount
+        at = datetime.fromisoformat(moved["at"]) + EAT
+        about, linked = ("Pay Bill", "") if came else ("Pay Bill Reversal", moved["reverses"])
+        sums = f"{amount},," if came else f",-{amount},"
+        lines.append(f"{moved['id']},{at:%Y-%m-%d %H:%M:%S},{about},Completed,{sums}{balance},{linked}")
+    heads = "Receipt No.,Completion Time,Details,Transaction Status,Paid In,Withdrawn,Balance,Linked Transaction ID"
+    return "\n".join([f"Short Code:,{SHORTCODE}", "Account:,Working Account", heads, *lines, ""])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db import IntegrityError
+
 from payments import models
 from payments.domain.orphan import Provider
 from payments.domain.reconciliation import (
@@ -17,6 +19,7 @@ from payments.domain.reconciliation import (
     Report,
     Resolution,
     Result,
+    RunsOverlap,
     money,
 )
 from shared_kernel.domain.identifiers import RequestId, TransactionId
@@ -58,7 +61,12 @@ class DjangoBreakBook:
         return to_break(row)
 
     def add(self, breaks: Sequence[Break]) -> None:
-        insert([to_row(found) for found in breaks])
+        try:
+            insert([to_row(found) for found in breaks])
+        except IntegrityError as error:
+            raise RunsOverlap(
+                "another run found the same at this moment, and nothing was stored: run it again"
+            ) from error
 
     def save(self, breaks: Sequence[Break]) -> None:
         update([to_row(found) for found in breaks], CHANGES)
