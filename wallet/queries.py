@@ -77,7 +77,7 @@ class FloatLeg:
 
 
 # What was mirrored without a movement of its own had never moved. One branch for each side, so that each finds its
-# account by its key.
+# account by its key; COALESCE keeps the database from starting at the account, and reading all that it ever had.
 _LEGS = " UNION ALL ".join(
     f"""
     SELECT e.seq, e.provider_key, a.kind, a.owner, {sign}e.amount, e.currency, e.transaction_id, e.purpose,
@@ -85,7 +85,8 @@ _LEGS = " UNION ALL ".join(
     FROM ledger_entries e JOIN ledger_accounts a ON a.id = e.{side}_account_id
     LEFT JOIN ledger_entries r ON r.reverses = e.id
     WHERE e.provider_key IS NOT NULL AND (r.id IS NULL OR r.provider_key IS NOT NULL)
-        AND a.kind IN ('mpesa_working', 'mpesa_utility', 'mpesa_charges_paid', 'deriv_agent') AND {{condition}}
+        AND COALESCE(a.kind, '') IN ('mpesa_working', 'mpesa_utility', 'mpesa_charges_paid', 'deriv_agent')
+        AND {{condition}}
     """  # noqa: S608 - our own names
     for side, sign in (("debit", ""), ("credit", "-"))
 )
@@ -96,7 +97,9 @@ def float_legs_recorded(kind: str, owner: str, since: datetime, until: datetime)
     entry's UUIDv7 tells when it was made, and that is a moment before it was recorded.
     """
     first, last = (f"X'{int(at.timestamp() * 1000):012x}{'0' * 20}'" for at in (since, until))
-    return _legs(f"e.id >= {first} AND e.id < {last} AND a.kind = %s AND a.owner = %s", [kind, owner])
+    return _legs(
+        f"e.id >= {first} AND e.id < {last} AND COALESCE(a.kind, '') = %s AND COALESCE(a.owner, '') = %s", [kind, owner]
+    )
 
 
 def float_legs_under(provider_keys: Sequence[str]) -> list[FloatLeg]:

@@ -1,15 +1,22 @@
 """Statement files: taken as a whole, once, in any encoding and order; or refused as a whole, each bad line named."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
+from django.db import connection
 
 from mpesa_integration.facade import mpesa
 from payments import models
 from payments.domain.transaction import TransactionStatus as S
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, kes, usd
+from payments.tests.test_commands import _url_of_the_test_database
 from payments.tests.test_recovery import status_of
 from shared_kernel.domain.requests import Leg, RequestStatus
 from shared_kernel.infrastructure.persistence import now, unit_of_work
@@ -253,3 +260,30 @@ def test_another_currency_another_account_and_another_day_are_refused(give):
     nameless = deriv.replace(f"Login ID,{AGENT}\n", "")
     assert "give --account" in give(nameless, provider="deriv")[1]["error"]
     assert nothing_was_stored()
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, django
+django.setup()
+from django.core.management import call_command
+from payments.infrastructure.persistence.reconciliation import DjangoBreakBook
+DjangoBreakBook.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+call_command("reconcile", "deriv", "--date", {date!r}, "--file", {file!r})
+"""
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="another process does not see a database in memory")
+def test_a_run_that_is_killed_before_its_commit_left_nothing_and_the_next_one_does_all(give, tmp_path):
+    text, file = deriv_statement((9001, "Transfer", -10)), tmp_path / "killed.csv"
+    file.write_text(text)
+    script = KILLED.format(date=YESTERDAY.date().isoformat(), file=str(file))
+    environment = os.environ | {"DATABASE_URL": _url_of_the_test_database(), "LOG_LEVEL": "ERROR"}
+
+    killed = subprocess.run([sys.executable, "-c", script], cwd=settings.BASE_DIR, env=environment, timeout=60)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert nothing_was_stored()
+    code, told = give(text, provider="deriv")
+    assert (code, found(told)) == (1, {"missing_here": 1})
