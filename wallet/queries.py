@@ -73,6 +73,7 @@ class FloatLeg:
     currency: str
     transaction_id: UUID | None
     purpose: str
+    effective_at: datetime
     recorded_at: datetime
 
 
@@ -81,7 +82,7 @@ class FloatLeg:
 _LEGS = " UNION ALL ".join(
     f"""
     SELECT e.seq, e.provider_key, a.kind, a.owner, {sign}e.amount, e.currency, e.transaction_id, e.purpose,
-        e.recorded_at
+        e.effective_at, e.recorded_at
     FROM ledger_entries e JOIN ledger_accounts a ON a.id = e.{side}_account_id
     LEFT JOIN ledger_entries r ON r.reverses = e.id
     WHERE e.provider_key IS NOT NULL AND (r.id IS NULL OR r.provider_key IS NOT NULL)
@@ -114,8 +115,8 @@ def float_legs_under(provider_keys: Sequence[str]) -> list[FloatLeg]:
 def _legs(condition: str, parameters: list[Any]) -> list[FloatLeg]:
     rows = _select(f"{_LEGS.format(condition=condition)} ORDER BY 1", [*parameters, *parameters])
     return [
-        FloatLeg(key, kind, owner, int(amount), currency, _id_or_plain(of), purpose, _time(at))
-        for _, key, kind, owner, amount, currency, of, purpose, at in rows
+        FloatLeg(key, kind, owner, int(amount), currency, _id_or_plain(of), purpose, *map(_time, times))
+        for _, key, kind, owner, amount, currency, of, purpose, *times in rows
     ]
 
 

@@ -169,6 +169,7 @@ class Leg:
     kind: FloatAccountKind
     account: str
     amount: Money
+    effective_at: datetime
     recorded_at: datetime
     transaction: TransactionId | None = None
     purpose: str = ""
@@ -176,8 +177,8 @@ class Leg:
 
     @property
     def moved_after(self) -> datetime:
-        """The provider can't have moved it before its Transaction was born."""
-        return self.recorded_at if self.transaction is None else born(self.transaction) - SKEW
+        """The provider can't have moved it before its Transaction was born; an orphan took effect when it moved."""
+        return self.effective_at if self.transaction is None else born(self.transaction) - SKEW
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Two books in any state: each movement and each leg is told once, and only what differs is a difference."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, strategies as st
@@ -29,7 +30,7 @@ def a_movement(id, cents, reverses=""):
 
 
 def a_leg(id, cents):
-    return Leg(id, f"deriv:{AGENT}:{id}", KIND, AGENT, usd(cents), AT)
+    return Leg(id, f"deriv:{AGENT}:{id}", KIND, AGENT, usd(cents), AT, AT)
 
 
 def planted(number, fate):
@@ -68,6 +69,8 @@ def test_what_a_book_can_not_show_is_never_missing_there():
 
     late = Book(Provider.DERIV, AGENT, KIND, AT + timedelta(hours=1), [])
     assert matched(late, [], [leg]) == []
+    found_the_day_after = replace(leg, recorded_at=AT + timedelta(days=1))  # an orphan, by recovery
+    assert matched(late, [], [found_the_day_after]) == []
     pull = Book(Provider.DERIV, AGENT, KIND, AT - timedelta(days=1), [], incoming_only=True)
     assert [item.id for item in matched(pull, [], [leg, other])] == ["1"]
     elsewhere = Book(Provider.DERIV, "CR2", KIND, AT - timedelta(days=1), [])
@@ -75,14 +78,11 @@ def test_what_a_book_can_not_show_is_never_missing_there():
 
 
 def test_two_nameless_legs_take_two_payments_of_one_reference_and_amount():
-    legs = [
-        Leg(
-            f"request {n}", f"mpesa:174379:{n}", FloatAccountKind.MPESA_WORKING, "174379", usd(100), AT, reference="PP1"
-        )
-        for n in (1, 2)
-    ]
+    kind = FloatAccountKind.MPESA_WORKING
+    leg = Leg("request 1", "mpesa:174379:1", kind, "174379", usd(100), AT, AT, reference="PP1")
+    legs = [leg, replace(leg, id="request 2", provider_key="mpesa:174379:2")]
     payments = [Movement(f"UKM000000{n}", usd(100), AT, "pp1") for n in (1, 2, 3)]
-    book = Book(Provider.MPESA, "174379", FloatAccountKind.MPESA_WORKING, AT - timedelta(days=1), payments)
+    book = Book(Provider.MPESA, "174379", kind, AT - timedelta(days=1), payments)
 
     items = matched(book, payments, legs)
 

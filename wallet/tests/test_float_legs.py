@@ -30,6 +30,7 @@ def test_legs_are_signed_by_the_side_of_the_float_and_found_by_time_account_and_
     assert [(leg.provider_key, leg.amount) for leg in legs] == [("deriv:CR900001:1", 500), ("deriv:CR900001:2", -300)]
     assert float_legs_recorded("deriv_agent", AGENT, end, end + timedelta(hours=1)) == []
     assert float_legs_recorded("mpesa_working", AGENT, begin, end) == []
+    assert legs[0].effective_at == begin <= legs[0].recorded_at
     assert [leg.owner for leg in float_legs_under(["deriv:CR2:3", "deriv:CR2:4"])] == ["CR2"]
     assert float_legs_under([]) == []
 

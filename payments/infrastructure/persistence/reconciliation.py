@@ -209,6 +209,7 @@ def _leg(leg: FloatLeg, requests: dict[RequestId, MpesaRequest]) -> Leg:
         kind=FloatAccountKind(leg.kind),
         account=leg.owner,
         amount=Money(leg.amount, Currency(leg.currency)),
+        effective_at=leg.effective_at,
         recorded_at=leg.recorded_at,
         transaction=TransactionId(leg.transaction_id) if leg.transaction_id else None,
         purpose=leg.purpose,
