@@ -13,18 +13,22 @@ from deriv_integration.facade import deriv
 from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
+from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.evidence import Evidence
 from payments.application.inquiry import Inquiry
 from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
+from payments.application.reconciliation import Reconciliation
 from payments.application.recovery import SETTLES_IN, Recovery
 from payments.application.saga import Timing
 from payments.application.treasury import Treasury
 from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
 from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
+from payments.domain.orphan import Provider
 from payments.domain.proposal import Decision
+from payments.domain.reconciliation import BANDS, BreakKind, BreakStatus, Report, Resolution, Result, band_of
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
 from payments.infrastructure.evidence import DjangoArchive
@@ -32,9 +36,11 @@ from payments.infrastructure.persistence.limits import DjangoLimitBook
 from payments.infrastructure.persistence.orphans import DjangoOrphanBook
 from payments.infrastructure.persistence.proposals import DjangoProposals
 from payments.infrastructure.persistence.quotes import DjangoQuoteBook
+from payments.infrastructure.persistence.reconciliation import DjangoBreakBook, LedgerLegs
 from payments.infrastructure.persistence.reservations import DjangoFloatReservations
 from payments.infrastructure.persistence.transactions import DjangoTransactionRepository, to_row
 from payments.infrastructure.rates import RateTable
+from payments.infrastructure.statements import read_statement
 from payments.infrastructure.verification import verify_statuses
 from shared_kernel.facade import budgets
 from shared_kernel.infrastructure.coordination import ThreadsSideBySide
@@ -120,6 +126,30 @@ recovery = Recovery(
     shortcodes=lambda: [str(settings.MPESA_SHORTCODE)],
     settles_in=timing.of(SETTLES_IN.total_seconds()),
 )
+reconciliation = Reconciliation(
+    mpesa=mpesa,
+    deriv=deriv,
+    legs=LedgerLegs(mpesa.behind),
+    breaks=DjangoBreakBook(),
+    deposits=deposits,
+    withdrawals=withdrawals,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+    paid_to=lambda: str(settings.MPESA_SHORTCODE),
+    shortcodes=lambda: [str(settings.MPESA_SHORTCODE), str(settings.MPESA_B2C_SHORTCODE)],
+    settles_in=timing.of(SETTLES_IN.total_seconds()),
+)
+breaks = Breaks(
+    breaks=reconciliation.breaks,
+    orphans=recovery.orphans,
+    ledger=ledger,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+)
 people = People(
     sagas=SAGAS,
     proposals=DjangoProposals(),
@@ -149,15 +179,24 @@ def first_answer(transaction: Transaction) -> str:
 
 
 __all__ = [
+    "BANDS",
     "SAGAS",
+    "BreakKind",
+    "BreakStatus",
     "CreateDeposit",
     "CreateQuote",
     "CreateWithdrawal",
     "Decision",
     "Propose",
+    "Provider",
+    "Report",
     "RequestCode",
+    "Resolution",
+    "Result",
     "TransactionStatus",
     "TransactionType",
+    "band_of",
+    "breaks",
     "deposits",
     "evidence",
     "evidence_page",
@@ -170,6 +209,8 @@ __all__ = [
     "queries",
     "quotes",
     "rates",
+    "read_statement",
+    "reconciliation",
     "recovery",
     "transactions",
     "treasury",

@@ -1,7 +1,7 @@
 """The rows of payments:
 
 `transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations, `orphan_movements`,
-`proposals`.
+`proposals`, `reconciliation_runs`, `reconciliation_breaks`.
 """
 
 from django.db import models
@@ -252,3 +252,87 @@ class Proposal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.decision} {self.transaction_id}"
+
+
+class ReconciliationRun(models.Model):
+    """What one run over one account's book found; written with its breaks, so that a run is there as a whole or not."""
+
+    id = UuidField(primary_key=True)
+    provider = models.CharField(max_length=8)
+    account = models.CharField(max_length=64)
+    sub_account = models.CharField(max_length=32)
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    read_since = models.DateTimeField()
+    source = models.CharField(max_length=128)
+    digest = models.CharField(max_length=64, blank=True, default="")
+    matched = models.PositiveIntegerField()
+    missing_here = models.PositiveIntegerField()
+    missing_there = models.PositiveIntegerField()
+    different_amount = models.PositiveIntegerField()
+    reverted = models.PositiveIntegerField()
+    unchecked = models.PositiveIntegerField()
+    opened = models.PositiveIntegerField()
+    closed = models.PositiveIntegerField()
+    still_open = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    by = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "reconciliation_runs"
+        indexes = [models.Index(fields=["provider", "account", "digest"], name="reconciliation_runs_file")]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.account} {self.since:%Y-%m-%d}"
+
+
+class ReconciliationBreak(models.Model):
+    """A difference between a provider's book and the ledger. Amounts signed, in minor units; NULL: not in that book."""
+
+    id = UuidField(primary_key=True)
+    kind = models.CharField(max_length=16)
+    provider = models.CharField(max_length=8)
+    account = models.CharField(max_length=64)
+    sub_account = models.CharField(max_length=32)
+    known_as = models.CharField(max_length=96)
+    movement = models.CharField(max_length=96, blank=True, default="")
+    provider_key = models.CharField(max_length=128, blank=True, default="")
+    theirs = models.BigIntegerField(null=True)
+    ours = models.BigIntegerField(null=True)
+    currency = models.CharField(max_length=3)
+    transaction_id = UuidField(null=True)
+    at = models.DateTimeField()
+    opened_at = models.DateTimeField()
+    owner = models.CharField(max_length=32)
+    status = models.CharField(max_length=16)
+    resolution = models.CharField(max_length=16, blank=True, default="")
+    resolved_by = models.CharField(max_length=64, blank=True, default="")
+    why = models.CharField(max_length=255, blank=True, default="")
+    resolved_at = models.DateTimeField(null=True)
+    approved_by = models.CharField(max_length=64, blank=True, default="")
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "reconciliation_breaks"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "account", "sub_account", "known_as", "kind"], name="break_opened_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(approved_by="") | ~models.Q(approved_by=models.F("resolved_by")),
+                name="break_four_eyes",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(status__in=["proposed", "resolved"])
+                | (~models.Q(resolved_by="") & ~models.Q(why="")),
+                name="break_says_who_and_why",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(status="resolved", resolution="into_suspense") | ~models.Q(approved_by=""),
+                name="break_posts_by_two",
+            ),
+        ]
+        indexes = [models.Index(fields=["status", "opened_at"], name="breaks_open")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.known_as}"

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Count, Q, QuerySet
 
 from payments import models
@@ -167,3 +168,20 @@ def decimal(value: Decimal) -> str:
 def time(at: datetime) -> str:
     """RFC 3339 in UTC."""
     return at.isoformat().replace("+00:00", "Z")
+
+
+def suspense_by_age(at: datetime, bands: Sequence[tuple[str, int]]) -> list[tuple[str, str, int, int]]:
+    """Money of no Transaction that nobody has settled, by age: band, currency, how many movements, and their sum in
+    minor units (above zero: it came in); the youngest first. `bands` are names and below how many days.
+    """
+    cases, given = "", []
+    for place, (_, below) in enumerate(bands[:-1]):
+        cases += f" WHEN found_at > %s THEN {place}"
+        given.append(connection.ops.adapt_datetimefield_value(at - timedelta(days=below)))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT CASE{cases} ELSE {len(bands) - 1} END AS band, currency, COUNT(*), SUM(amount) "  # noqa: S608
+            "FROM orphan_movements WHERE settled_at IS NULL GROUP BY band, currency ORDER BY band, currency",
+            given,
+        )
+        return [(bands[band][0], currency, count, int(sum)) for band, currency, count, sum in cursor.fetchall()]

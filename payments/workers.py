@@ -1,18 +1,22 @@
 """Celery's edge of payments: the sweeper, by which the database alone brings every Transaction to its end."""
 
+import logging
 from contextlib import suppress
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 from celery import shared_task
 
-from payments.facade import SAGAS, now, recovery, transactions
+from payments.facade import SAGAS, Provider, now, reconciliation, recovery, transactions
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.budgets import Lane
 from shared_kernel.domain.ports import Context
 from shared_kernel.facade import acting_as, budgets
 
+log = logging.getLogger(__name__)
+
 GROUP = 100
 LEASE = timedelta(seconds=60)
+NAIROBI = timezone(timedelta(hours=3))
 MOST_GROUPS = 20  # in one run; the next one goes on
 
 
@@ -47,3 +51,22 @@ def find_orphans() -> dict[str, int]:
     """Reads the providers' books for money that nothing here explains."""
     with acting_as(Context("system:recovery")):
         return recovery.find_orphans()
+
+
+@shared_task(name="payments.workers.reconcile")  # type: ignore[untyped-decorator]
+def reconcile() -> dict[str, int]:
+    """Every book that can be read by API, for yesterday in Nairobi: how many breaks are open, by account.
+
+    One that can't be read stops no other; -1 stands for it, and the next run, or a person's, reads it.
+    """
+    told: dict[str, int] = {}
+    with acting_as(Context("system:reconciliation")):
+        day = reconciliation.day(now().astimezone(NAIROBI).date() - timedelta(days=1))
+        for provider in Provider:
+            for account in reconciliation.readable(provider):
+                try:
+                    told[account] = reconciliation.by_api(provider, account, day).still_open
+                except Exception as error:
+                    told[account] = -1
+                    log.exception("not_reconciled", extra={"account": account, "code": type(error).__name__})
+    return told

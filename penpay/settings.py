@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
@@ -364,6 +365,7 @@ CELERY_TASK_ROUTES = {
     "shared_kernel.workers.seal_rows": {"queue": "default"},
     "payments.workers.sweep_sagas": {"queue": "sweep"},
     "payments.workers.find_orphans": {"queue": "default"},
+    "payments.workers.reconcile": {"queue": "default"},
     "deriv_integration.workers.wipe_codes": {"queue": "default"},
 }
 CELERY_BEAT_SCHEDULE = {
@@ -371,6 +373,11 @@ CELERY_BEAT_SCHEDULE = {
     "orphans": {"task": "payments.workers.find_orphans", "schedule": 3600.0, "options": {"expires": 1800}},
     "codes": {"task": "deriv_integration.workers.wipe_codes", "schedule": 600.0, "options": {"expires": 300}},
     "seals": {"task": "shared_kernel.workers.find_unsealed", "schedule": 60.0, "options": {"expires": 50}},
+    "reconcile": {
+        "task": "payments.workers.reconcile",
+        "schedule": crontab(hour=0, minute=30),
+        "options": {"expires": 3600},
+    },  # 03:30 in Nairobi: all of yesterday has settled, and Pull still reaches it
     "sweep": {"task": "payments.workers.sweep_sagas", "schedule": 1.0, "options": {"expires": 5}},
 }
 

@@ -97,6 +97,21 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         "payments.ExchangeRate", mid=Decimal("129.5"), margin_bps=40, valid_from=NOW, valid_until=NOW, set_by="a",
         approved_by="b",
     )  # fmt: skip
+    movement = {"provider": "deriv", "account": "CR900001", "movement": f"90{number}", "currency": "USD"}
+    row(
+        "payments.OrphanMovement", id=new_id(), amount=500, reference=ACCOUNT, transaction_id=payment.id, moved_at=NOW,
+        found_at=NOW, owner="finance", **movement,
+    )  # fmt: skip
+    row(
+        "payments.ReconciliationBreak", id=new_id(), kind="missing_here", sub_account="deriv_agent",
+        known_as=f"90{number}", theirs=500, transaction_id=payment.id, at=NOW, opened_at=NOW, owner="finance",
+        status="open", **movement,
+    )  # fmt: skip
+    row(
+        "payments.ReconciliationRun", id=new_id(), provider="deriv", account="CR900001", sub_account="deriv_agent",
+        since=NOW, until=NOW, read_since=NOW, source="api", at=NOW, by="system", unchecked=0, opened=1, closed=0,
+        still_open=1, matched=0, missing_here=1, missing_there=0, different_amount=0, reverted=0,
+    )  # fmt: skip
     device = row(
         "identity.Device", id=new_id(), user=who.row, client_id="c", name="Phone", platform="android",
         secret_hash="5" * 64, slot=2, created_at=NOW, last_seen_at=NOW,

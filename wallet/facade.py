@@ -25,6 +25,7 @@ from wallet.infrastructure.statement_csv import statement_csv
 from wallet.infrastructure.statement_pdf import statement_pdf
 from wallet.infrastructure.verification import Finding, snapshot, verify_ledger
 from wallet.queries.finance import HistoryRow, account, accounts, fx_turnover, history_with_balances, whole_history
+from wallet.queries.float_legs import FloatLeg, float_legs_recorded, float_legs_under
 from wallet.queries.ledger import (
     AccountBalance,
     account_history,
@@ -49,6 +50,7 @@ __all__ = [
     "AccountKind",
     "Finding",
     "FloatKind",
+    "FloatLeg",
     "HistoryRow",
     "NothingToUndo",
     "Place",
@@ -67,6 +69,8 @@ __all__ = [
     "customer_receivable",
     "deriv_agent",
     "entries_of",
+    "float_legs_recorded",
+    "float_legs_under",
     "fx_turnover",
     "history_with_balances",
     "house",

@@ -38,6 +38,10 @@ class Deriv:
         """The newest attempt of each reference; one SELECT."""
         return self.transfers.transfers_by(references)
 
+    def overdue(self, before: datetime, most: int) -> Sequence[DerivTransfer]:
+        """The oldest attempts made before then whose outcome is open; one SELECT."""
+        return self.transfers.overdue(before, most)
+
     def record(self, transfers: Sequence[DerivTransfer]) -> None:
         """Stores intents, and learns which agents are frozen before any of them is sent."""
         self.transfers.record(transfers)

@@ -23,6 +23,9 @@ class TransferRepository(Protocol):
     def transfers_by(self, references: Sequence[str]) -> Mapping[str, DerivTransfer]:
         """The newest attempt of each reference; one SELECT."""
 
+    def overdue(self, before: datetime, most: int) -> Sequence[DerivTransfer]:
+        """The oldest attempts made before then whose outcome is open; one SELECT."""
+
     def record(self, transfers: Sequence[DerivTransfer]) -> None:
         """Stores intents: new attempts in one INSERT, known ones (`fence` above 1) in one UPDATE."""
 

@@ -18,6 +18,7 @@ from shared_kernel.infrastructure.encryption import encrypt
 from shared_kernel.infrastructure.rows import binary_mark, insert
 
 CODE_LENGTH = 128
+UNSETTLED = [status for status in RequestStatus if status.may_take_effect]
 MAY_BE_SENT = (RequestStatus.SENDING, RequestStatus.NOT_SENT)
 STAYS = "status <> 'done'"
 STAYS_DEAD = "status NOT IN ('done', 'closed')"  # proof of absence outranks not knowing
@@ -34,6 +35,10 @@ class DjangoTransferRepository:
     def transfers_by(self, references: Sequence[str]) -> Mapping[str, DerivTransfer]:
         rows = models.DerivTransfer.objects.filter(reference__in=list(references)).defer("answer").order_by("attempt")
         return {row.reference: to_domain(row) for row in rows}
+
+    def overdue(self, before: datetime, most: int) -> list[DerivTransfer]:
+        rows = models.DerivTransfer.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")
+        return [to_domain(row) for row in rows.order_by("send_before")[:most]]
 
     def transfers_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[DerivTransfer]]:
         found: dict[TransactionId, list[DerivTransfer]] = {id: [] for id in transactions}

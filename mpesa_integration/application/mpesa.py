@@ -158,6 +158,17 @@ class Mpesa:
         """The prompts with these AccountReferences; one SELECT in the caller's unit of work."""
         return self.requests.prompts_by(references)
 
+    def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
+        """The attempts with these ids or these receipts, and the reversals of their Transactions; without claims.
+
+        In the caller's unit of work; three SELECTs for each 1,000.
+        """
+        return self.requests.behind(ids, receipts)
+
+    def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
+        """The oldest attempts made before then that move money and whose outcome is open; one SELECT."""
+        return self.requests.overdue(before, most)
+
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         """To prompts that were proven without one; in the caller's unit of work."""
         self.requests.attach_receipts(receipts)

@@ -24,6 +24,12 @@ class MpesaRequests(Protocol):
     def of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[MpesaRequest]]:
         """All attempts of each Transaction, oldest first, with their claims; one SELECT."""
 
+    def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
+        """Those with these ids or these receipts, and the reversals of their Transactions; without claims."""
+
+    def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
+        """The oldest ones made before then that move money and whose outcome is open; without claims; one SELECT."""
+
     def prompts_by(self, references: Sequence[str]) -> dict[str, MpesaRequest]:
         """STK pushes by AccountReference, without claims; one SELECT."""
 

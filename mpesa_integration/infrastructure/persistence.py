@@ -30,6 +30,7 @@ from shared_kernel.infrastructure.rows import insert, update
 
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
 CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict", "fate", "blame", "fee"}
+PART = 1000  # ids in one SELECT
 UNSETTLED = [status for status in RequestStatus if status.may_take_effect]
 
 
@@ -58,6 +59,23 @@ class DjangoMpesaRequests:
     def prompts_by(self, references: Sequence[str]) -> dict[str, MpesaRequest]:
         rows = models.MpesaRequest.objects.filter(reference__in=list(references), leg=Leg.STK_PUSH).defer("answer")
         return {row.reference: to_domain(row) for row in rows}
+
+    def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
+        rows = models.MpesaRequest.objects.defer("answer")
+        found: dict[RequestId, MpesaRequest] = {}
+        for start in range(0, max(len(ids), len(receipts)), PART):
+            known, shown = list(ids[start : start + PART]), list(receipts[start : start + PART])
+            several = (rows.filter(pk__in=known), rows.filter(receipt__in=shown))
+            named = [to_domain(row) for found_rows in several for row in found_rows]
+            of = {request.transaction_id for request in named}
+            taken_back = [to_domain(row) for row in rows.filter(transaction_id__in=of, leg=Leg.REVERSAL)]
+            found |= {request.id: request for request in (*named, *taken_back)}
+        return list(found.values())
+
+    def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
+        rows = models.MpesaRequest.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")
+        rows = rows.exclude(leg__in=[Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE])
+        return [to_domain(row) for row in rows.order_by("send_before")[:most]]
 
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         fresh = models.MpesaRequest.objects.filter(receipt=None)

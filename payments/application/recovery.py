@@ -160,6 +160,8 @@ class Recovery:
         with self.unit_of_work():
             ids = [entry.id for entry in entries]
             known = self.deriv.known_entries(agent, ids) | self._known(Provider.DERIV, agent, ids)
+            back = self.deriv.known_entries(agent, [entry.reverses for entry in entries if entry.reverses])
+            known |= {entry.id for entry in entries if entry.reverses in back}  # its saga posts it: reconciliation sees
             fresh = [entry for entry in entries if entry.id not in known]
             attempts = self.deriv.transfers_by([entry.reference for entry in fresh if entry.reference])
             found = []

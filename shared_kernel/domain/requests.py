@@ -200,6 +200,7 @@ class AgentEntry:
     `amount` is signed: above zero it came in. `reference` is ours as far as the entry names it, else empty; a customer
     may have written somebody else's. `status` is Deriv's word (`complete`, `pending`, `reverted`, ...); v3's statement
     holds what is complete only. `counterpart` is a login id on `ws_v3`, Deriv's client id on `rest`, or empty.
+    `reverses` is the entry that this one takes back, where the book says so.
     """
 
     id: str
@@ -208,6 +209,7 @@ class AgentEntry:
     status: str
     reference: str = ""
     counterpart: str = field(default="", repr=False)
+    reverses: str = ""
 
 
 @dataclass(frozen=True, slots=True)

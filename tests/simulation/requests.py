@@ -145,6 +145,16 @@ class MpesaRows:
                  if reference in self.references}  # fmt: skip
         return {reference: clone(row) for reference, row in found.items() if row.leg is Leg.STK_PUSH}
 
+    def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
+        named = [row for row in self.table.rows.values() if row.id in ids or row.receipt in receipts]
+        of = {row.transaction_id for row in named}
+        back = [row for row in self.table.rows.values() if row.transaction_id in of and row.leg is Leg.REVERSAL]
+        return [clone(row) for row in {row.id: row for row in (*named, *back)}.values()]
+
+    def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
+        rows = [row for row in self.table.rows.values() if row.status.may_take_effect and row.send_before < before]
+        return [clone(row) for row in rows if row.leg not in {Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}][:most]
+
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         for id, receipt in receipts.items():
             row = clone(self.table.rows[id])
@@ -370,6 +380,10 @@ class TransferRows:
     def transfers_by(self, references: Sequence[str]) -> dict[str, DerivTransfer]:
         rows = sorted(self.table.rows.values(), key=lambda row: row.attempt)
         return {row.reference: clone(row) for row in rows if row.reference in references}
+
+    def overdue(self, before: datetime, most: int) -> list[DerivTransfer]:
+        rows = [row for row in self.table.rows.values() if row.status.may_take_effect and row.send_before < before]
+        return [clone(row) for row in rows][:most]
 
     def wipe_codes(self, before: datetime) -> int:
         held = [row for row in self.table.rows.values() if row.status in MAY_BE_SENT and row.created_at < before]

@@ -4,6 +4,7 @@ Source: Deriv contract, sections 2.4 and 6.2.
 """
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ MOST_KNOWN = 5 * PAGE  # entries that are kept in memory, some 4 MB
 READINGS = (False, True, True)  # whether anew: a busy account moves between statement and balance, so it has two tries
 SKEW = timedelta(seconds=120)  # how far Deriv's clock may be from ours
 NOTE = "PP "  # what our descriptions begin with
+REVERSAL = re.compile(r"Reversal of ([0-9]{1,20})")  # assumed: no sample of an entry that takes another one back
 
 
 class Unusable(Exception):
@@ -210,6 +212,7 @@ def _public(entry: Entry, currency: Currency) -> AgentEntry:
         status="complete",
         reference=note.removeprefix(NOTE) if note.startswith(NOTE) else "",
         counterpart=entry.client,
+        reverses=taken_back[1] if (taken_back := REVERSAL.fullmatch(entry.longcode)) else "",
     )
 
 

@@ -1,0 +1,122 @@
+"""What people make of a break: one explains it, or proposes what is posted and another one approves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from payments.application.reconciliation import told
+from payments.domain.orphan import Orphan, OrphanBook
+from payments.domain.ports import FloatKind, LedgerGateway
+from payments.domain.reconciliation import (
+    Break,
+    BreakBook,
+    BreakKind,
+    BreakNotOpen,
+    BreakStatus,
+    FloatAccountKind,
+    NothingToPost,
+    ReasonMissing,
+    Resolution,
+    SamePerson,
+)
+from shared_kernel.domain.money import Money
+from shared_kernel.domain.ports import AuditLog, Clock, IdSource, UnitOfWork
+
+FLOATS: Mapping[FloatAccountKind, FloatKind] = {
+    FloatAccountKind.MPESA_WORKING: "mpesa_working",
+    FloatAccountKind.MPESA_UTILITY: "mpesa_utility",
+    FloatAccountKind.DERIV_AGENT: "deriv_agent",
+}
+
+
+@dataclass(frozen=True)
+class Breaks:
+    """Nothing that a provider did not show is ever posted here."""
+
+    breaks: BreakBook
+    orphans: OrphanBook
+    ledger: LedgerGateway
+    audit: AuditLog
+    unit_of_work: UnitOfWork
+    clock: Clock
+    new_id: IdSource
+
+    def resolve(self, id: UUID, resolution: Resolution, *, by: str, why: str) -> BreakStatus:
+        """`EXPLAINED` closes it; `INTO_SUSPENSE` waits for a second person.
+
+        Raises `BreakNotFound`, `BreakNotOpen`, `NothingToPost`, `ReasonMissing`.
+        """
+        if not by or not why.strip():
+            raise ReasonMissing("say who you are and why, for whoever approves it and for the audit")
+        with self.unit_of_work():
+            found, at = self.breaks.get(id), self.clock()
+            if found.status is not BreakStatus.OPEN:
+                raise BreakNotOpen(f"it is {found.status}")
+            status = BreakStatus.RESOLVED
+            if resolution is Resolution.INTO_SUSPENSE:
+                _must_be_postable(found)
+                status = BreakStatus.PROPOSED
+            decided = replace(
+                found, status=status, resolution=resolution, resolved_by=by[:64], why=why.strip()[:255],
+                resolved_at=at, closed_at=at if status is BreakStatus.RESOLVED else None,
+            )  # fmt: skip
+            self.breaks.save([decided])
+            self.audit.append([told(f"reconciliation.break_{status}", decided, at)])
+        return status
+
+    def approve(self, id: UUID, *, by: str) -> None:
+        """Another person agrees: it is posted into suspense, where it ages like other orphans.
+
+        Raises `BreakNotFound`, `BreakNotOpen`, `SamePerson`, `NothingToPost`, `ProviderKeyUsed`.
+        """
+        with self.unit_of_work():
+            found, at = self.breaks.get(id), self.clock()
+            if found.status is not BreakStatus.PROPOSED:
+                raise BreakNotOpen(f"it is {found.status}: there is nothing to approve")
+            if not by or by == found.resolved_by:
+                raise SamePerson("somebody else has to approve what you propose")
+            decided = replace(
+                found, status=BreakStatus.RESOLVED, approved_by=by[:64], closed_at=at,
+                provider_key=_provider_key(found),
+            )  # fmt: skip
+            self._into_suspense(found, at)
+            self.breaks.save([decided])
+            self.audit.append([told("reconciliation.break_approved", decided, at)])
+
+    def reject(self, id: UUID, *, by: str, why: str) -> None:
+        """A proposal is turned down: the break is open again.
+
+        Raises `BreakNotFound`, `BreakNotOpen`, `ReasonMissing`.
+        """
+        if not by or not why.strip():
+            raise ReasonMissing("say who you are and why, for the audit")
+        with self.unit_of_work():
+            found, at = self.breaks.get(id), self.clock()
+            if found.status is not BreakStatus.PROPOSED:
+                raise BreakNotOpen(f"it is {found.status}: there is nothing to reject")
+            again = replace(found, status=BreakStatus.OPEN, resolution=None, resolved_by="", why="", resolved_at=None)
+            self.breaks.save([again])
+            self.audit.append([replace(told("reconciliation.break_rejected", found, at), why=why.strip()[:255])])
+
+    def _into_suspense(self, found: Break, at: datetime) -> None:
+        theirs, float_kind = _must_be_postable(found)
+        orphan = Orphan(
+            id=self.new_id(), provider=found.provider, account=found.account, movement=found.movement, amount=theirs,
+            moved_at=found.at, found_at=at, transaction=found.transaction,
+        )  # fmt: skip
+        amount = Money(abs(theirs.amount), theirs.currency)
+        post = self.ledger.post_suspense_in if theirs.amount > 0 else self.ledger.post_suspense_out
+        post(float_kind, found.account, amount, provider_key=orphan.provider_key, at=found.at)
+        self.orphans.add([orphan])
+
+
+def _must_be_postable(found: Break) -> tuple[Money, FloatKind]:
+    """What is to be posted, and on which account. Raises `NothingToPost`."""
+    if found.kind is not BreakKind.MISSING_HERE or found.theirs is None or found.sub_account not in FLOATS:
+        raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
+    return found.theirs, FLOATS[found.sub_account]
+
+
+def _provider_key(found: Break) -> str:
+    return f"{found.provider}:{found.account}:{found.movement}"
