@@ -1,4 +1,4 @@
-"""Our money at the providers as the ledger has it, movement by movement: what reconciliation holds their books against."""
+"""Our money at the providers, movement by movement, as the ledger has it: what their books are held against."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,8 +62,6 @@ def float_legs_under(provider_keys: Sequence[str]) -> list[FloatLeg]:
 def _legs(condition: str, parameters: list[Any]) -> list[FloatLeg]:
     rows = select(f"{_LEGS.format(condition=condition)} ORDER BY 1", [*parameters, *parameters])
     return [
-        FloatLeg(
-            key, kind, owner, int(amount), currency, None if of is None else as_uuid(of), purpose, *map(as_time, times)
-        )
+        FloatLeg(key, kind, owner, int(amount), currency, of and as_uuid(of), purpose, *map(as_time, times))
         for _, key, kind, owner, amount, currency, of, purpose, *times in rows
     ]
