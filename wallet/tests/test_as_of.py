@@ -66,7 +66,7 @@ class Model:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(posts, posts, reversals, damages, rebuilds, seals), max_size=12), st.data())
-def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_model(steps, data, anchor):
+def test_journals_reversals_rebuilds_and_balances_as_of_any_moment_agree_with_a_model(anchor, steps, data):
     reset_database()
     shutil.rmtree(anchor, ignore_errors=True)
     forget_accounts()
