@@ -224,7 +224,7 @@ class Reconciliation:
             if not dry_run:
                 self._store(report, opened, closed, waiting, at)
         if not dry_run:
-            self._take_back(item for item in items if item.result is Result.REVERTED)
+            self._take_back(book, (item for item in items if item.result is Result.REVERTED))
         return report
 
     def _compared(self, book: Book, day: Day, waiting: Sequence[Break]) -> tuple[list[Item], int]:
@@ -333,34 +333,30 @@ class Reconciliation:
                 break
         return start, entries
 
-    def _take_back(self, items: Iterable[Item]) -> tuple[int, int]:
-        """How many their sagas took, and how many they could not: these stay breaks."""
-        done = failed = 0
+    def _take_back(self, book: Book, items: Iterable[Item]) -> None:
+        """By their sagas; what these cannot take stays a break."""
         for item in items:
             try:
-                done += self._taken_back(item)
+                self._taken_back(book, item)
             except DomainError as refused:
-                failed += 1
                 log.warning("not_taken_back", extra={"movement": item.id, "code": refused.code})
             except Exception:
-                failed += 1
                 log.exception("not_taken_back", extra={"movement": item.id})
-        return done, failed
 
-    def _taken_back(self, item: Item) -> bool:
+    def _taken_back(self, book: Book, item: Item) -> None:
+        """What opens a payment anew needs Deriv's own word: a file was given by somebody."""
         original, theirs = item.id.removesuffix(":reverted"), item.theirs
         if item.transaction is None or theirs is None:
-            return False
+            return
         match item.purpose:
-            case "deposit_sent":
+            case "deposit_sent" if not book.digest:
                 self.deposits.reverted(item.transaction, original)
-            case "withdrawal_debited":
+            case "withdrawal_debited" if not book.digest:
                 self.withdrawals.debit_reverted(item.transaction, original)
-            case "deposit_received":
+            case "deposit_received":  # no money leaves for it
                 self.deposits.payment_reversed(item.transaction, original, Money(-theirs.amount, theirs.currency))
             case _:
-                return False  # a person decides
-        return True
+                pass  # a person decides
 
 
 def movements_of(entries: Iterable[AgentEntry]) -> list[Movement]:

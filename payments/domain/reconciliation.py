@@ -339,7 +339,7 @@ def _item(name: str, movement: Movement, known: Sequence[Leg], legs: Mapping[str
     if known:
         total = Money(sum(leg.amount.amount for leg in known), known[0].amount.currency)
         result = Result.MATCHED if total == movement.amount else Result.DIFFERENT_AMOUNT
-    elif movement.reverses and (stands := legs.get(movement.reverses)):
+    elif movement.reverses and (stands := legs.get(movement.reverses)) and _takes_back(movement, stands):
         result, first = Result.REVERTED, stands[0]
     return Item(
         result,
@@ -352,6 +352,12 @@ def _item(name: str, movement: Movement, known: Sequence[Leg], legs: Mapping[str
         first.purpose if first else "",
         movement.id,
     )
+
+
+def _takes_back(movement: Movement, stands: Sequence[Leg]) -> bool:
+    """The whole of it, at Deriv: a part is no Transaction's. What M-Pesa takes back has its own amount."""
+    whole = -sum(leg.amount.amount for leg in stands)
+    return stands[0].kind is not FloatAccountKind.DERIV_AGENT or movement.amount.amount == whole
 
 
 def born(transaction: TransactionId) -> datetime:

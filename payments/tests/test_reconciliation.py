@@ -230,6 +230,33 @@ def test_a_transfer_that_deriv_takes_back_is_reverted_posted_by_its_saga_once_an
     assert not verify_ledger(lambda *_: None).findings
 
 
+def test_a_part_that_comes_back_is_not_the_transfer_taken_back(later, run):
+    deposit, entry = sent()
+    later.bank.enter(later.bank.accounts[AGENT], 3_00, "adjustment", f"Reversal of {entry}", None)
+
+    code, told = run("deriv", "--account", AGENT)
+
+    assert (code, counts(told)) == (1, {"matched": 1, "missing_here": 1})
+    assert (status_of(deposit), kinds()) == (S.COMPLETED, ["missing_here"])
+
+
+def test_a_file_alone_opens_no_payment_anew(later, run, tmp_path):
+    """Somebody gave it: what Deriv took back is shown, and acted upon once Deriv itself says so."""
+    deposit, entry = sent()
+    dollars, at = deposit.payout.decimal, f"{now():%Y-%m-%d %H:%M:%S}"
+    file = tmp_path / "deriv.csv"
+    file.write_text(
+        f"Login ID,{AGENT}\nRef. ID,Transaction time,Description,Credit/Debit,Balance,Currency\n"
+        f"{entry},{at},Transfer,-{dollars},{1000 - dollars},USD\n"
+        f"{int(entry) + 1},{at},Reversal of {entry},{dollars},1000.00,USD\n"
+    )
+
+    code, told = run("deriv", "--file", file)
+
+    assert (code, counts(told)) == (1, {"matched": 1, "reverted": 1})
+    assert (status_of(deposit), kinds()) == (S.COMPLETED, ["reverted"])
+
+
 def test_a_transfer_that_deriv_takes_back_on_rest_is_found_by_its_entrys_status(later, run):
     a_float(agent=REST.agent)
     deposit, entry = sent(DerivLogin(DerivPlatform.REST, REST.account), REST.agent)
