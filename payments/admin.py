@@ -125,6 +125,8 @@ class TransactionAdmin(ReadOnlyAdmin):
             made = evidence.tell(TransactionId(id), by=current_context().actor)
         except TransactionNotFound as unknown:
             raise Http404(str(unknown)) from unknown
+        except DomainError as too_long:  # more than one file tells
+            return HttpResponse(str(too_long), status=422, content_type="text/plain")
         headers = {"Content-Security-Policy": evidence_page.policy(), "Cache-Control": "no-store"}
         if download:
             headers["Content-Disposition"] = f'attachment; filename="evidence-{id}.html"'

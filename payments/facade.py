@@ -143,6 +143,8 @@ reconciliation = Reconciliation(
 )
 breaks = Breaks(
     breaks=reconciliation.breaks,
+    mpesa=mpesa,
+    deriv=deriv,
     orphans=recovery.orphans,
     ledger=ledger,
     audit=audit,

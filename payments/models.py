@@ -296,6 +296,7 @@ class ReconciliationBreak(models.Model):
     sub_account = models.CharField(max_length=32)
     known_as = models.CharField(max_length=96)
     movement = models.CharField(max_length=96, blank=True, default="")
+    reference = models.CharField(max_length=96, blank=True, default="")
     provider_key = models.CharField(max_length=128, blank=True, default="")
     theirs = models.BigIntegerField(null=True)
     ours = models.BigIntegerField(null=True)

@@ -26,6 +26,9 @@ from wallet.facade import (
 TOTAL = "total"
 
 
+MOST_ACCOUNTS = 500  # of one list, as `accounts` gives them
+
+
 @dataclass(frozen=True)
 class Report:
     """A table with the facts above it. `accounts` are those of its rows, where each row is one; `wrong` says what is
@@ -73,9 +76,12 @@ def trial_balance_report(*, currency: str = "", as_of: datetime | None = None) -
 def accounts_report(*, kind: str = "", owner: str = "", currency: str = "") -> Report:
     """Accounts with their balances on their normal side."""
     found = accounts(kinds=[kind] if kind else [], owner=owner, currency=currency)
+    facts: list[tuple[str, Cell]] = [("As of", now())]
+    if len(found) >= MOST_ACCOUNTS:
+        facts.append(("Only the first", f"{len(found)} accounts: narrow it by kind, owner or currency"))
     rows = [(a.kind, a.owner, a.currency, _side(a).value, _amount(_normal(a, a.credit_balance))) for a in found]
     heads = ("kind", "owner", "currency", "grows by", "balance")
-    return Report("accounts", "Accounts", [("As of", now())], heads, rows, accounts=[a.id for a in found])
+    return Report("accounts", "Accounts", facts, heads, rows, accounts=[a.id for a in found])
 
 
 def history_report(

@@ -1,12 +1,12 @@
 """What people make of a break: one explains it, or proposes what is posted and another one approves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from payments.application.reconciliation import told
-from payments.domain.orphan import Orphan, OrphanBook
+from payments.application.reconciliation import MOST_OVERDUE, DerivSide, MpesaSide, told
+from payments.domain.orphan import Orphan, OrphanBook, Provider
 from payments.domain.ports import FloatKind, LedgerGateway
 from payments.domain.reconciliation import (
     Break,
@@ -22,7 +22,9 @@ from payments.domain.reconciliation import (
 )
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.ports import AuditLog, Clock, IdSource, UnitOfWork
+from shared_kernel.domain.requests import DerivTransfer, MpesaRequest
 
+SOON = timedelta(days=1)  # later than any attempt that has been made was to be sent
 FLOATS: Mapping[FloatAccountKind, FloatKind] = {
     FloatAccountKind.MPESA_WORKING: "mpesa_working",
     FloatAccountKind.MPESA_UTILITY: "mpesa_utility",
@@ -35,6 +37,8 @@ class Breaks:
     """Nothing that a provider did not show is ever posted here."""
 
     breaks: BreakBook
+    mpesa: MpesaSide
+    deriv: DerivSide
     orphans: OrphanBook
     ledger: LedgerGateway
     audit: AuditLog
@@ -56,6 +60,7 @@ class Breaks:
             status = BreakStatus.RESOLVED
             if resolution is Resolution.INTO_SUSPENSE:
                 _must_be_postable(found)
+                self._must_be_nobodys(found)
                 status = BreakStatus.PROPOSED
             decided = replace(
                 found, status=status, resolution=resolution, resolved_by=by[:64], why=why.strip()[:255],
@@ -80,6 +85,7 @@ class Breaks:
                 found, status=BreakStatus.RESOLVED, approved_by=by[:64], closed_at=at,
                 provider_key=_provider_key(found),
             )  # fmt: skip
+            self._must_be_nobodys(found)
             self._into_suspense(found, at)
             self.breaks.save([decided])
             self.audit.append([told("reconciliation.break_approved", decided, at)])
@@ -98,6 +104,25 @@ class Breaks:
             again = replace(found, status=BreakStatus.OPEN, resolution=None, resolved_by="", why="", resolved_at=None)
             self.breaks.save([again])
             self.audit.append([replace(told("reconciliation.break_rejected", found, at), why=why.strip()[:255])])
+
+    def _must_be_nobodys(self, found: Break) -> None:
+        """An attempt that explains it, or may, posts it by its saga, under a key of its own. Raises `NothingToPost`."""
+        theirs, _ = _must_be_postable(found)
+        amount = Money(abs(theirs.amount), theirs.currency)
+        references = [found.reference.upper()] if found.reference else []
+        attempts: list[MpesaRequest | DerivTransfer]
+        still_open: Sequence[MpesaRequest | DerivTransfer]
+        if found.provider is Provider.MPESA:
+            attempts = [*self.mpesa.behind([], [found.movement.removesuffix(":fee")])]
+            attempts += self.mpesa.prompts_by(references).values() if references else []
+            still_open = self.mpesa.overdue(self.clock() + SOON, MOST_OVERDUE)
+        else:
+            attempts = [*self.deriv.transfers_by(references).values()] if references else []
+            still_open = self.deriv.overdue(self.clock() + SOON, MOST_OVERDUE)
+        attempts += [request for request in still_open if request.amount == amount]
+        if attempts:
+            whose = attempts[0].transaction_id
+            raise NothingToPost(f"Transaction {whose} explains it, or may: see how that ends first")
 
     def _into_suspense(self, found: Break, at: datetime) -> None:
         theirs, float_kind = _must_be_postable(found)

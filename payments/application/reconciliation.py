@@ -82,6 +82,9 @@ class DerivSide(Protocol):
     def book(self, agent: str, since: datetime) -> Sequence[AgentEntry] | Unreadable:
         """Calls out: every entry since then."""
 
+    def transfers_by(self, references: Sequence[str]) -> Mapping[str, DerivTransfer]:
+        """The newest attempt of each reference; one SELECT."""
+
     def overdue(self, before: datetime, most: int) -> Sequence[DerivTransfer]:
         """The oldest attempts made before then whose outcome is open."""
 
@@ -128,8 +131,8 @@ class Reconciliation:
 
     def day(self, date: date) -> Day:
         """A day of Nairobi; of today what has settled. Raises `PeriodNotOver`."""
-        since = datetime.combine(date, time(0), EAT)
-        until = min(since + timedelta(days=1), self.clock() - self.settles_in)
+        since, settled = datetime.combine(date, time(0), EAT), self.clock() - self.settles_in
+        until = settled if since >= settled else min(since + timedelta(days=1), settled)
         if until <= since:
             raise PeriodNotOver(f"{date} has not begun, or nothing of it has settled yet: give a day that is over")
         return Day(since, until)
@@ -159,7 +162,7 @@ class Reconciliation:
         """The very same file and day again changes nothing, and tells what it told before. Raises `AccountUnknown`."""
         self._known(book.provider, book.account)
         with self.unit_of_work():
-            before = self.breaks.reported(book.provider, book.account, book.digest, day.since)
+            before = self.breaks.reported(book.provider, book.account, book.digest, day.since, day.until)
             waiting = len(self.breaks.of(book.provider, book.account, book.kind)) if before else 0
         if before is not None:
             return replace(before, repeated=True, still_open=waiting)
@@ -282,7 +285,7 @@ class Reconciliation:
         return Break(
             id=self.new_id(), kind=kind, provider=book.provider, account=book.account, sub_account=book.kind,
             known_as=item.id, movement=item.movement, at=item.at, opened_at=at, theirs=item.theirs, ours=item.ours,
-            transaction=item.transaction, provider_key=item.provider_key,
+            transaction=item.transaction, provider_key=item.provider_key, reference=item.reference,
         )  # fmt: skip
 
     def _overdue(self, book: Book, at: datetime) -> list[Break]:
@@ -411,7 +414,7 @@ def _remembered(found: Break) -> Movement:
     """What an earlier run saw: it is looked for again, for it may be in our ledger by now."""
     assert found.theirs is not None
     reverses = found.known_as.removesuffix(":reverted") if found.known_as.endswith(":reverted") else ""
-    return Movement(found.movement or found.known_as, found.theirs, found.at, "", reverses)
+    return Movement(found.movement or found.known_as, found.theirs, found.at, found.reference, reverses)
 
 
 def _is_settled(old: Break | None, new: Break) -> bool:

@@ -194,6 +194,7 @@ class Item:
     provider_key: str = ""
     purpose: str = ""  # of the leg that was taken back
     movement: str = ""  # the provider's own id of it, where it has one
+    reference: str = ""  # what the provider shows of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +214,7 @@ class Break:
     ours: Money | None = None
     transaction: TransactionId | None = None
     provider_key: str = ""
+    reference: str = ""
     owner: str = "finance"
     status: BreakStatus = BreakStatus.OPEN
     resolution: Resolution | None = None
@@ -271,8 +273,10 @@ class BreakBook(Protocol):
     def save(self, breaks: Sequence[Break]) -> None:
         """What changes of a break; one UPDATE."""
 
-    def reported(self, provider: Provider, account: str, digest: str, since: datetime) -> Report | None:
-        """What a run over the very same file and day found."""
+    def reported(
+        self, provider: Provider, account: str, digest: str, since: datetime, until: datetime
+    ) -> Report | None:
+        """What a run over the very same file and all of this time found."""
 
     def report(self, report: Report) -> None:
         """One INSERT."""
@@ -351,13 +355,13 @@ def _item(name: str, movement: Movement, known: Sequence[Leg], legs: Mapping[str
         first.provider_key if first else "",
         first.purpose if first else "",
         movement.id,
+        movement.reference,
     )
 
 
 def _takes_back(movement: Movement, stands: Sequence[Leg]) -> bool:
-    """The whole of it, at Deriv: a part is no Transaction's. What M-Pesa takes back has its own amount."""
-    whole = -sum(leg.amount.amount for leg in stands)
-    return stands[0].kind is not FloatAccountKind.DERIV_AGENT or movement.amount.amount == whole
+    """The whole of it: what takes back a part is no Transaction's, and a person looks at it."""
+    return movement.amount.amount == -sum(leg.amount.amount for leg in stands)
 
 
 def born(transaction: TransactionId) -> datetime:

@@ -230,7 +230,7 @@ class Reading:
         for number, cells in self.rows:
             try:
                 line = self._line(number, cells)
-            except (ValueError, InvalidAmount) as error:
+            except (ValueError, InvalidAmount, ArithmeticError) as error:
                 self.wrong.append(f"line {number}: {error}")
             else:
                 read += [line] if line else []
@@ -274,10 +274,10 @@ class Reading:
     def _movement(self, id: str, told: Mapping[str, str], amount: Money) -> Movement:
         about, at = told.get("about", ""), self._time(told["at"])
         reverses = ""
-        if back := self.form.taken_back.search(about):
-            reverses = back[1] if back.re.groups else told.get("linked", "").upper()
-        elif self.form.charge.search(about):
+        if self.form.charge.search(about):  # a reversal's own charge as well
             id = f"{id}:fee"
+        elif back := self.form.taken_back.search(about):
+            reverses = back[1] if back.re.groups else told.get("linked", "").upper()
         return Movement(id, amount, at, told.get("reference", ""), reverses)
 
     def _time(self, text: str) -> datetime:

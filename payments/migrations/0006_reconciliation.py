@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                 ("sub_account", models.CharField(max_length=32)),
                 ("known_as", models.CharField(max_length=96)),
                 ("movement", models.CharField(blank=True, default="", max_length=96)),
+                ("reference", models.CharField(blank=True, default="", max_length=96)),
                 ("provider_key", models.CharField(blank=True, default="", max_length=128)),
                 ("theirs", models.BigIntegerField(null=True)),
                 ("ours", models.BigIntegerField(null=True)),

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
 
+from deriv_integration.facade import deriv
 from payments import models, queries
 from payments.domain.reconciliation import (
     BANDS,
@@ -21,9 +22,11 @@ from payments.domain.reconciliation import (
     RunsOverlap,
     SamePerson,
 )
+from payments.domain.transaction import TransactionStatus as S
 from payments.facade import breaks, reconciliation
-from payments.tests.factories import AGENT, a_float
+from payments.tests.factories import AGENT, a_float, a_stored_deposit
 from payments.tests.test_recovery import suspense
+from shared_kernel.domain.requests import Leg
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
 from wallet.facade import ledger, verify_ledger
@@ -85,6 +88,25 @@ def test_what_posts_waits_for_a_second_person_and_then_lies_in_suspense_with_an_
     with pytest.raises(BreakNotOpen):
         breaks.approve(row.id, by="staff:3")
     assert suspense("USD") == theirs
+
+
+def test_what_an_attempt_of_ours_explains_or_may_explain_is_its_sagas_to_post():
+    deposit = a_stored_deposit(S.MPESA_CONFIRMED)
+    sent = -deposit.payout.amount
+    late = a_break(known_as="9003", movement="9003", theirs=sent)
+    breaks.resolve(late.id, Resolution.INTO_SUSPENSE, by="staff:1", why="nobody sent it")
+    transfer = deriv.new_transfer(deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, AGENT, deposit.payout, at=now())
+    with unit_of_work():
+        deriv.record([transfer])
+    named = a_break(known_as="9002", movement="9002", theirs=-1, reference=transfer.reference)
+    alike = a_break(theirs=sent)
+
+    for row in (named, alike):
+        with pytest.raises(NothingToPost, match=str(deposit.id)):
+            breaks.resolve(row.id, Resolution.INTO_SUSPENSE, by="staff:1", why="nobody sent it")
+    with pytest.raises(NothingToPost, match=str(deposit.id)):
+        breaks.approve(late.id, by="staff:2")
+    assert suspense("USD") == 0
 
 
 def test_a_proposal_that_is_rejected_is_open_again_and_says_so():

@@ -14,6 +14,7 @@ from deriv_integration.facade import deriv
 from mpesa_integration.facade import mpesa
 from payments import facade, models
 from payments.application.reconciliation import Day, Reconciliation
+from payments.domain.reconciliation import NothingToPost
 from payments.domain.transaction import TransactionStatus as S
 from payments.facade import reconciliation
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, usd
@@ -230,6 +231,20 @@ def test_a_transfer_that_deriv_takes_back_is_reverted_posted_by_its_saga_once_an
     assert not verify_ledger(lambda *_: None).findings
 
 
+def test_what_our_prompt_was_paid_with_is_never_a_persons_to_post(later, run):
+    """The saga posts it under the attempt's own key, which would not refuse it once more."""
+    deposit = a_stored_deposit(S.CREATED)
+    prompted(deposit)
+
+    code, told = run("mpesa")
+
+    assert (code, counts(told, SHORTCODE)) == (1, {"missing_here": 1})
+    [found] = models.ReconciliationBreak.objects.all()
+    with pytest.raises(NothingToPost, match=str(deposit.id)):
+        facade.breaks.resolve(found.id, facade.Resolution.INTO_SUSPENSE, by="staff:1", why="nobody's")
+    assert suspense("KES") == 0
+
+
 def test_a_part_that_comes_back_is_not_the_transfer_taken_back(later, run):
     deposit, entry = sent()
     later.bank.enter(later.bank.accounts[AGENT], 3_00, "adjustment", f"Reversal of {entry}", None)
@@ -325,6 +340,7 @@ def test_a_run_that_dies_before_its_commit_leaves_nothing_and_the_next_one_finds
         (("deriv", "--date", "2026-11-20", "--account", "CR1"), "no agent of ours"),
         (("mpesa", "--date", "2026-11-20", "--account", "999999"), "no shortcode of ours"),
         (("mpesa", "--date", "2020-01-01"), "--file"),
+        (("deriv", "--date", "9999-12-31"), "give a day that is over"),
         (("mpesa", "--date", "2026-11-20", "--file", "nowhere.csv"), "can't be read"),
     ],
 )

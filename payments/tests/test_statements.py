@@ -145,7 +145,8 @@ def test_the_same_file_a_second_time_changes_nothing(give):
     assert AuditLog.objects.count() == audited
 
 
-def test_a_payment_that_m_pesa_takes_back_is_reverted_and_posted_by_its_saga(give):
+def a_paid_deposit():
+    """Of 1,300 shillings, by the receipt UKM0000001."""
     deposit = a_stored_deposit(S.CREATED)
     prompt = mpesa.new_request(deposit.id, Leg.STK_PUSH, 1, deposit.phone, deposit.amount, at=now())
     with unit_of_work():
@@ -159,6 +160,11 @@ def test_a_payment_that_m_pesa_takes_back_is_reverted_and_posted_by_its_saga(giv
         models.Transaction.objects.filter(pk=deposit.id).update(
             status=S.MPESA_CONFIRMED, next_step_at=None, confirmed_at=now()
         )
+    return deposit
+
+
+def test_a_payment_that_m_pesa_takes_back_is_reverted_and_posted_by_its_saga(give):
+    deposit = a_paid_deposit()
     rows = ("UKM0000001", "Pay Bill", 1300), ("UKM0000002", "Pay Bill Reversal", -1300, "UKM0000001")
     text = a_statement(*rows, account="Working Account", shortcode=SHORTCODE)
 
@@ -168,6 +174,17 @@ def test_a_payment_that_m_pesa_takes_back_is_reverted_and_posted_by_its_saga(giv
     assert status_of(deposit) == S.REFUNDED
     code, told = give(text + "\n", name="again.csv")  # another file, as far as its bytes go
     assert (code, found(told)) == (0, {"matched": 2})
+
+
+@pytest.mark.parametrize(("details", "shillings"), [("Pay Bill Reversal", -500), ("Reversal Charge", -5)])
+def test_neither_a_part_nor_a_charge_takes_a_payment_back(give, details, shillings):
+    deposit = a_paid_deposit()
+    rows = ("UKM0000001", "Pay Bill", 1300), ("UKM0000002", details, shillings, "UKM0000001")
+
+    code, told = give(a_statement(*rows, account="Working Account", shortcode=SHORTCODE))
+
+    assert (code, found(told)) == (1, {"matched": 1, "missing_here": 1})
+    assert status_of(deposit) == S.MPESA_CONFIRMED
 
 
 def test_a_payment_that_came_and_went_and_was_never_ours_is_no_difference(give):
@@ -222,6 +239,8 @@ def twice(number):
         (changed(6, "100.00", "100.005"), "line 6: "),
         (changed(6, "UKM", "#"), "line 6: its id is not one"),
         (changed(6, YESTERDAY.strftime("%d-%m-%Y"), "31-02-2026"), "line 6: its time is not understood"),
+        (changed(6, f"{YESTERDAY:%d-%m-%Y} 10", "01-01-0001 01"), "line 6: "),
+        (changed(6, "-100.00", "-9e9999999"), "line 6: "),
         (changed(6, "-100.00", "-900.00"), "no line ends with the balance"),
         (without(6), "line 5: no line ends with the balance"),
         (twice(6), "line 7: it repeats line 6"),
@@ -232,7 +251,7 @@ def twice(number):
         (a_statement(*GOOD).replace("Utility", "\x81").encode("latin-1"), "encoding"),
         (a_statement(*GOOD).replace("UKM0000001", '"UKM0000001'), "it is no CSV"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_bad_file_is_refused_as_a_whole_and_says_where(give, content, says):
     code, told = give(content)

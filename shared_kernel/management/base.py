@@ -86,7 +86,7 @@ def argument(kind: Callable[[str], T], text: str, name: str) -> T:
     """`kind(text)`. Raises `CommandError` that names the argument when `text` is no such thing."""
     try:
         return kind(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CommandError(f"{name}: {text!r} is not understood", returncode=CANNOT_RUN) from error
 
 

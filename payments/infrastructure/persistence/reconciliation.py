@@ -71,9 +71,11 @@ class DjangoBreakBook:
     def save(self, breaks: Sequence[Break]) -> None:
         update([to_row(found) for found in breaks], CHANGES)
 
-    def reported(self, provider: Provider, account: str, digest: str, since: datetime) -> Report | None:
-        runs = models.ReconciliationRun.objects.filter(provider=provider, account=account, digest=digest, since=since)
-        row = runs.order_by("pk").first()
+    def reported(
+        self, provider: Provider, account: str, digest: str, since: datetime, until: datetime
+    ) -> Report | None:
+        runs = models.ReconciliationRun.objects.filter(provider=provider, account=account, digest=digest)
+        row = runs.filter(since=since, until__gte=until).order_by("pk").first()
         return None if row is None else to_report(row)
 
     def report(self, report: Report) -> None:
@@ -111,6 +113,7 @@ def to_row(found: Break) -> models.ReconciliationBreak:
         sub_account=found.sub_account,
         known_as=found.known_as[:96],
         movement=found.movement[:96],
+        reference=found.reference[:96],
         provider_key=found.provider_key,
         theirs=None if found.theirs is None else found.theirs.amount,
         ours=None if found.ours is None else found.ours.amount,
@@ -138,6 +141,7 @@ def to_break(row: models.ReconciliationBreak) -> Break:
         sub_account=FloatAccountKind(row.sub_account),
         known_as=row.known_as,
         movement=row.movement,
+        reference=row.reference,
         provider_key=row.provider_key,
         theirs=money(row.theirs, row.currency),
         ours=money(row.ours, row.currency),
