@@ -107,6 +107,7 @@ def deriv_at_simulator(deriv_simulator: ServedDeriv, monkeypatch: pytest.MonkeyP
     """The facade's own adapter talks to the simulator: for journeys."""
     from deriv_integration import facade
 
+    facade.ws_v3.close()  # a socket that another test wanted elsewhere
     monkeypatch.setattr(facade.ws_v3, "_url", f"{deriv_simulator.url}?app_id=1089&l=EN")
     monkeypatch.setattr(facade.rest, "_client", RestClient(deriv_simulator.rest_url, "app-1"))
     yield deriv_simulator
