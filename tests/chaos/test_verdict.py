@@ -56,6 +56,7 @@ def test_what_moved_as_it_should_breaks_nothing() -> None:
         (a(WITHDRAWAL, "NEEDS_ATTENTION", "step_failed:KeyError"), [DEBITED], 9),
         (a(WITHDRAWAL, "NEEDS_ATTENTION", "payment_unknown"), [DEBITED, PAID_OUT], 9),
         (a(WITHDRAWAL, "NEEDS_ATTENTION", "debit_unknown"), [DEBITED], 9),
+        (a(WITHDRAWAL, "NEEDS_ATTENTION", "credit_back_refused:x"), [DEBITED, CREDITED_BACK], 9),
     ],
 )
 def test_a_broken_promise_is_found(row: Row, movements: list[Mapping[str, Any]], promise: int) -> None:

@@ -25,6 +25,8 @@ ALLOWED: dict[str, str] = {
     "transfer_unknown": "Deriv transfer: calls and statement failed until the deadline",
     "debit_unknown": "Deriv REST: the debit's request was lost; neither RequestIDNotFound nor the wallet proves an "
     "absence, so a person decides after the deadline (v3: calls and statement failed until then)",
+    "credit_back_refused": "Deriv REST rejected: Deriv itself refuses the credit-back for good, and there is no other "
+    "way back",
 }
 UNPAID = frozenset(
     {"payment_unknown", "payout_denied", "payout_refused"}
@@ -106,13 +108,13 @@ def _hold_against(verdict: Verdict, row: Row, movements: Sequence[Mapping[str, A
     elif row.status in NOTHING:
         expected = [], [], []
     else:
-        _is_explained(verdict, row, came, payout)
+        _is_explained(verdict, row, came, payout, back)
         return
     if (came, payout, back) != expected:
         verdict.breaks(row.id, f"promise 2: {row.status}, but moved (in, out, back) {came, payout, back}")
 
 
-def _is_explained(verdict: Verdict, row: Row, came: Sequence[int], payout: Sequence[int]) -> None:
+def _is_explained(verdict: Verdict, row: Row, came: Sequence[int], payout: Sequence[int], back: Sequence[int]) -> None:
     if row.status != "NEEDS_ATTENTION":
         verdict.breaks(row.id, f"promise 9: still {row.status} after the faults were switched off")
         return
@@ -124,6 +126,8 @@ def _is_explained(verdict: Verdict, row: Row, came: Sequence[int], payout: Seque
         verdict.breaks(row.id, f"promise 9: before a person for {row.reason!r}, but M-Pesa's book shows the payout")
     elif reason == "debit_unknown" and came:
         verdict.breaks(row.id, f"promise 9: before a person for {row.reason!r}, but Deriv's book shows the debit")
+    elif reason == "credit_back_refused" and (payout or back):
+        verdict.breaks(row.id, f"promise 9: before a person for {row.reason!r}, but a book shows that it left")
 
 
 def minor(movement: Mapping[str, Any]) -> int:
