@@ -1,6 +1,7 @@
 """A backlog against Deriv's budget: how much of it the sweeper uses, what Deriv refuses, who waits how long."""
 
 import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,10 @@ def run(of: Stack, size: Size) -> Drained:
     except AssertionError as slow:
         slow.add_note(f"waiting: {_waiting()}")
         raise
-    of.manage("verify_ledger", "--json")
+    try:
+        of.manage("verify_ledger", "--json")
+    except subprocess.CalledProcessError as wrong:
+        raise AssertionError(wrong.stdout) from wrong
     return _drained(of, size, started, began, before, flooding.id)
 
 
