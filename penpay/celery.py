@@ -11,10 +11,10 @@ from celery import Celery
 from celery.signals import task_prerun
 from django.db import close_old_connections
 
-from shared_kernel.infrastructure.file_broker import use_whole_files
+from shared_kernel.infrastructure.transports import use_mended_transports
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "penpay.settings")
-use_whole_files()
+use_mended_transports()
 
 app = Celery("penpay")
 app.config_from_object("django.conf:settings", namespace="CELERY")

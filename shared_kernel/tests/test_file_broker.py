@@ -5,11 +5,11 @@ from typing import Any
 
 from kombu.connection import Connection
 
-from shared_kernel.infrastructure.file_broker import use_whole_files
+from shared_kernel.infrastructure.transports import use_mended_transports
 
 
 def test_a_reader_never_finds_half_a_message(tmp_path):
-    use_whole_files()
+    use_mended_transports()
     options = {"data_folder_in": tmp_path, "data_folder_out": tmp_path, "control_folder": tmp_path / "control"}
     read: list[Any] = []
     stopped = threading.Event()

@@ -24,6 +24,9 @@ from uuid import UUID
 import MySQLdb
 from uuid_utils.compat import uuid7
 
+from shared_kernel.domain.money import Currency
+from wallet.domain.ledger import Account, AccountKind
+
 CONNECTIONS, PROCESSES = 16, 4
 Row = dict[str, Any]
 TABLES = {  # how a Transaction's rows are found, and in which order they were written
@@ -243,7 +246,10 @@ class Writer(ABC):
 
     def open_accounts(self, user: str) -> dict[bytes, bytes]:
         """The customer's own, each one statement; by those of the model."""
-        made = {account["id"]: uuid7().bytes for account in self.known.in_transit.values()}
+        made = {
+            account["id"]: Account(AccountKind.CUSTOMER_IN_TRANSIT, Currency(currency), user).id.bytes
+            for currency, account in self.known.in_transit.items()
+        }
         for account in self.known.in_transit.values():
             self.insert("ledger_accounts", account | {"id": made[account["id"]], "owner": user})
         return made
