@@ -22,6 +22,7 @@ from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
 from payments.application.recovery import SETTLES_IN, Recovery
 from payments.application.saga import Timing
+from payments.application.suspense import Settle, Suspense
 from payments.application.treasury import Treasury
 from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
 from payments.domain.eligibility import OwnVerifiedPhone
@@ -29,6 +30,7 @@ from payments.domain.limits import Limits
 from payments.domain.orphan import Provider
 from payments.domain.proposal import Decision
 from payments.domain.reconciliation import BANDS, BreakKind, BreakStatus, Report, Resolution, Result, band_of
+from payments.domain.suspense import SettlementKind, SettlementStatus
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
 from payments.infrastructure.evidence import DjangoArchive
@@ -38,6 +40,7 @@ from payments.infrastructure.persistence.proposals import DjangoProposals
 from payments.infrastructure.persistence.quotes import DjangoQuoteBook
 from payments.infrastructure.persistence.reconciliation import DjangoBreakBook, LedgerLegs
 from payments.infrastructure.persistence.reservations import DjangoFloatReservations
+from payments.infrastructure.persistence.suspense import DjangoSuspenseBook
 from payments.infrastructure.persistence.transactions import DjangoTransactionRepository, to_row
 from payments.infrastructure.rates import RateTable
 from payments.infrastructure.statements import read_statement
@@ -152,6 +155,17 @@ breaks = Breaks(
     clock=now,
     new_id=new_id,
 )
+suspense = Suspense(
+    book=DjangoSuspenseBook(),
+    breaks=breaks,
+    sagas=SAGAS,
+    accounts=reconciliation.accounts,
+    ledger=ledger,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+)
 people = People(
     sagas=SAGAS,
     proposals=DjangoProposals(),
@@ -195,6 +209,9 @@ __all__ = [
     "RequestCode",
     "Resolution",
     "Result",
+    "Settle",
+    "SettlementKind",
+    "SettlementStatus",
     "TransactionStatus",
     "TransactionType",
     "band_of",
@@ -214,6 +231,7 @@ __all__ = [
     "read_statement",
     "reconciliation",
     "recovery",
+    "suspense",
     "transactions",
     "treasury",
     "users",

@@ -27,6 +27,11 @@ class MpesaRequests(Protocol):
     def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
         """Those with these ids or these receipts, and the reversals of their Transactions; without claims."""
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        """Those that a movement may be the effect of, as `Mpesa.may_explain` says; without claims; one SELECT."""
+
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         """The oldest ones made before then that move money and whose outcome is open; without claims; one SELECT."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ from shared_kernel.infrastructure.rows import insert, update
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
 CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict", "fate", "blame", "fee"}
 PART = 1000  # ids in one SELECT
+MOVES = [leg for leg in Leg if leg not in {Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}]
+EXPLAINS = timedelta(days=2)  # how far an attempt's sending and its movement can be apart: Pull shows it as long
 UNSETTLED = [status for status in RequestStatus if status.may_take_effect]
 
 
@@ -71,6 +73,22 @@ class DjangoMpesaRequests:
             taken_back = [to_domain(row) for row in rows.filter(transaction_id__in=of, leg=Leg.REVERSAL)]
             found |= {request.id: request for request in (*named, *taken_back)}
         return list(found.values())
+
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        rows = models.MpesaRequest.objects.defer("answer").filter(leg__in=MOVES)
+        came_in, ended = amount.amount > 0, RequestStatus.DONE
+        way = [Leg.STK_PUSH] if came_in else OUTFLOWS
+        before = rows.filter(shortcode=shortcode, leg__in=way, send_before__lt=moved_at + EXPLAINS)
+        undecided = before.filter(status__in=UNSETTLED)
+        several = [  # one statement: each part finds its rows by an index of its own
+            undecided.filter(amount=amount.amount) if came_in else undecided,
+            before.filter(status=ended, receipt=None, send_before__gt=moved_at - EXPLAINS, amount=abs(amount.amount)),
+            rows.filter(pk__in=models.MpesaCallback.objects.filter(receipt=receipt).values("request_id")),
+            rows.filter(reference=reference) if reference else rows.none(),
+        ]
+        return [to_domain(row) for row in rows.filter(receipt=receipt).union(*several)[:PART]]
 
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         rows = models.MpesaRequest.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")

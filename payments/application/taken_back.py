@@ -83,7 +83,7 @@ class TakenBack:
         waits = min(amount, deposit.refundable)
         self._post_reversed(deposit, prompt, waits, key, covered=True, at=at)
         if waits < amount:  # what was paid too much lies in suspense
-            orphan = f"{deposit.id}:excess"
+            orphan = f"{deposit.id}:deposit_excess:difference"
             self.ledger.post_suspense_returned(
                 "mpesa_working", prompt.shortcode, amount - waits, orphan=orphan, provider_key=f"{key}:excess", at=at,
                 transaction=deposit.id,
