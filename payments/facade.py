@@ -13,6 +13,7 @@ from deriv_integration.facade import deriv
 from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
+from payments.application.balances import Balances
 from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.evidence import Evidence
@@ -29,11 +30,21 @@ from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
 from payments.domain.orphan import Provider
 from payments.domain.proposal import Decision
-from payments.domain.reconciliation import BANDS, BreakKind, BreakStatus, Report, Resolution, Result, band_of
+from payments.domain.reconciliation import (
+    BANDS,
+    BreakKind,
+    BreakStatus,
+    FloatAccountKind,
+    Report,
+    Resolution,
+    Result,
+    band_of,
+)
 from payments.domain.suspense import SettlementKind, SettlementStatus
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
 from payments.infrastructure.evidence import DjangoArchive
+from payments.infrastructure.persistence.balances import DjangoBalanceBook
 from payments.infrastructure.persistence.limits import DjangoLimitBook
 from payments.infrastructure.persistence.orphans import DjangoOrphanBook
 from payments.infrastructure.persistence.proposals import DjangoProposals
@@ -56,7 +67,21 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from wallet.facade import fx_turnover, ledger
+from wallet.facade import (
+    deriv_agent,
+    fx_turnover,
+    ledger,
+    mpesa_charges_paid,
+    mpesa_utility,
+    mpesa_working,
+)
+
+FLOAT_ACCOUNTS = {
+    FloatAccountKind.MPESA_WORKING: mpesa_working,
+    FloatAccountKind.MPESA_UTILITY: mpesa_utility,
+    FloatAccountKind.MPESA_CHARGES_PAID: mpesa_charges_paid,
+    FloatAccountKind.DERIV_AGENT: deriv_agent,
+}
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
@@ -166,6 +191,18 @@ suspense = Suspense(
     clock=now,
     new_id=new_id,
 )
+balances = Balances(
+    mpesa=mpesa,
+    deriv=deriv,
+    held=lambda kind, owner: ledger.balance(FLOAT_ACCOUNTS[kind](owner)).amount,
+    book=DjangoBalanceBook(),
+    audit=audit,
+    budgets=budgets,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+    shortcodes=reconciliation.shortcodes,
+)
 people = People(
     sagas=SAGAS,
     proposals=DjangoProposals(),
@@ -214,6 +251,7 @@ __all__ = [
     "SettlementStatus",
     "TransactionStatus",
     "TransactionType",
+    "balances",
     "band_of",
     "breaks",
     "deposits",

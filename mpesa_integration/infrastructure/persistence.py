@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import Case, F, FilteredRelation, Q, Value, When
+from django.db.models import Case, F, FilteredRelation, Q, Sum, Value, When
 
 from mpesa_integration import models
 from mpesa_integration.domain.balance import BalanceQuestion
@@ -24,7 +24,7 @@ from mpesa_integration.domain.request import (
 from mpesa_integration.infrastructure.tokens import Token
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.requests import Blame, Leg, MpesaClaim, MpesaRequest, RequestStatus
+from shared_kernel.domain.requests import SEND_WINDOW, Blame, Leg, MpesaClaim, MpesaRequest, RequestStatus
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.rows import insert, update
 
@@ -94,6 +94,23 @@ class DjangoMpesaRequests:
         rows = models.MpesaRequest.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")
         rows = rows.exclude(leg__in=[Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE])
         return [to_domain(row) for row in rows.order_by("send_before")[:most]]
+
+    def in_flight(self, shortcode: str, made_since: datetime | None) -> tuple[int, int]:
+        rows = models.MpesaRequest.objects.filter(shortcode=shortcode, leg__in=MOVES)
+        if made_since is None:
+            rows = rows.filter(status__in=UNSETTLED)
+        else:  # made since then, or sent once more
+            again = Q(fence__gt=1, send_before__gte=made_since + SEND_WINDOW)
+            rows = rows.filter(status__in=list(RequestStatus), send_before__gte=made_since)
+            rows = rows.filter(Q(created_at__gte=made_since) | again)
+        sums = dict(rows.order_by().values_list("leg").annotate(Sum("amount")))
+        coming = sums.pop(Leg.STK_PUSH, 0)
+        return int(coming), int(sum(sums.values()))
+
+    def charged_later(self, shortcode: str, confirmed: str, since: datetime) -> int:
+        sent = [*UNSETTLED, RequestStatus.DONE]
+        rows = models.MpesaRequest.objects.filter(status__in=sent, send_before__gte=since, shortcode=shortcode)
+        return rows.filter(leg__in=[Leg.B2C_PAYOUT, Leg.B2C_REFUND]).exclude(status="done", code=confirmed).count()
 
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         fresh = models.MpesaRequest.objects.filter(receipt=None)
