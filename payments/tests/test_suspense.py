@@ -1,9 +1,12 @@
 """Suspense settled by two people: matched, returned, recovered, written off; never by a word alone, never twice."""
 
+import json
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.urls import reverse
 
 from mpesa_integration.facade import mpesa
 from payments import models
@@ -24,7 +27,7 @@ from payments.domain.suspense import (
 from payments.domain.transaction import TransactionStatus as S
 from payments.facade import Settle, deposits, recovery, suspense, verify_statuses
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
-from payments.tests.test_breaks import a_break
+from payments.tests.test_breaks import a_break, somebody
 from payments.tests.test_recovery import status_of, suspense as lying
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
@@ -439,3 +442,75 @@ def test_two_items_that_would_prove_each_other_are_settled_once():
 
     assert sorted(done) == ["refused", "settled"]
     assert models.SuspenseSettlement.objects.filter(status="approved").count() == 1
+
+
+# --- in the back-office, and for ops ----------------------------------------------------------------------------------
+
+
+def test_two_people_of_finance_settle_it_on_pages_of_their_own():
+    name = orphan(out(usd(5_00)), "9001")
+    who = "view_suspensesettlement", "change_suspensesettlement", "view_orphanmovement"
+    one, other, reader = somebody("one", *who), somebody("other", *who), somebody("reader", who[0], who[2])
+    orphans = reverse("admin:payments_orphanmovement_changelist")
+    propose_page = f"{reverse('admin:payments_suspensesettlement_propose')}?name={name}"
+
+    lists = reader.get(reverse("admin:payments_suspensesettlement_lying")).content.decode()
+    assert name in lists
+    assert "0-1 days" in lists
+    assert "finance" in lists
+    assert "propose/?name=deriv" in one.get(orphans).content.decode()
+    assert reader.get(propose_page).status_code == 403
+    assert reader.post(propose_page, {"kind": "written_off", "why": "so"}).status_code == 403
+    assert one.get(f"{propose_page}9").status_code == 404
+    assert b"written off" in one.get(propose_page).content
+    refused = one.post(propose_page, {"kind": "recovered", "why": "it came", "movement": "9002"})
+    assert b"no book that was read shows 9002" in refused.content
+    done = one.post(propose_page, {"kind": "written_off", "why": "nobody has it"})
+    assert done.status_code == 302
+    row = models.SuspenseSettlement.objects.get()
+    decide = reverse("admin:payments_suspensesettlement_decide", args=[row.id])
+    assert decide in one.get(done["Location"]).content.decode()
+    assert reader.post(decide, {"decision": "approve"}).status_code == 403
+    assert b"somebody else has to approve" in one.post(decide, {"decision": "approve"}).content
+    assert losses("USD") == 0
+    assert other.post(decide, {"decision": "approve"}).status_code == 302
+
+    row.refresh_from_db()
+    assert (row.status, losses("USD")) == ("approved", 5_00)
+    actors = AuditLog.objects.filter(target_type="suspense_settlement").values_list("actor", flat=True)
+    assert set(actors) == {row.by, row.decided_by}
+    assert "settle" not in one.get(orphans, {"settled_at__isempty": "0"}).content.decode().split("result_list")[-1]
+
+
+def test_the_command_lists_what_lies_there_with_its_age_and_owner(capsys):
+    deposit = a_stored_deposit(S.MPESA_CONFIRMED)
+    code, empty = listed(capsys)
+    assert (code, empty["items"]) == (0, [])
+    name = orphan(usd(25_00), "9001")
+    with unit_of_work():
+        ledger.post_duplicate_sent(deposit.id, usd(9_85), agent=AGENT, provider_key=f"deriv:{AGENT}:9002", at=now())
+    id = propose(name, K.RETURNED, movement="9003") if a_break(movement="9003", theirs=-25_00) else None
+
+    code, told = listed(capsys)
+
+    assert code == 1
+    assert [(i["as"], i["amount"], i["owner"], i["age"]) for i in told["items"]] == [
+        ("suspense_in", "25.00", "finance", "0-1 days"),
+        ("duplicate_sent", "-9.85", "finance", "0-1 days"),
+    ]
+    assert [i["settlement"] for i in told["items"]] == [str(id), None]
+    assert told["items"][1]["transaction"] == str(deposit.id)
+    assert (told["sums"], told["complete"]) == ({"USD": "15.15"}, True)
+    with pytest.raises(SystemExit):
+        call_command("suspense", "list")
+    assert "25.00 USD" in capsys.readouterr().out
+
+
+def listed(capsys):
+    """The exit code, and the one object on standard output."""
+    capsys.readouterr()
+    try:
+        call_command("suspense", "list", "--json")
+    except SystemExit as ended:
+        return ended.code, json.loads(capsys.readouterr().out)
+    return 0, json.loads(capsys.readouterr().out)
