@@ -40,7 +40,7 @@ from payments.domain.reconciliation import (
     Result,
     band_of,
 )
-from payments.domain.suspense import SettlementKind, SettlementStatus
+from payments.domain.suspense import SettlementKind, SettlementStatus, SuspenseItem
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
 from payments.infrastructure.evidence import DjangoArchive
@@ -249,6 +249,7 @@ __all__ = [
     "Settle",
     "SettlementKind",
     "SettlementStatus",
+    "SuspenseItem",
     "TransactionStatus",
     "TransactionType",
     "balances",

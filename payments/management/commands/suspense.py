@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from payments.facade import band_of, now, suspense
+from payments.facade import SuspenseItem, band_of, now, suspense
 from shared_kernel.domain.money import Money
 from shared_kernel.management.base import Report, StaffCommand
 
@@ -19,10 +19,12 @@ class Command(StaffCommand):
         parser.add_argument("what", choices=["list"], help="list")
 
     def report(self, options: dict[str, Any]) -> Report:
-        items, after = [], 0
+        items: list[SuspenseItem] = []
+        after = 0
         while len(items) < MOST and (page := suspense.page(after=after)):
             items, after = items + page, page[-1].seq
-        at, sums = now(), {}
+        at = now()
+        sums: dict[str, Money] = {}
         for item in items:
             known = sums.get(item.amount.currency, Money(0, item.amount.currency))
             sums[item.amount.currency] = known + item.amount
