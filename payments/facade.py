@@ -97,7 +97,9 @@ quotes = Quotes(
     ttl=timedelta(seconds=settings.QUOTE_TTL_S),
     lock=timedelta(seconds=settings.RATE_LOCK_S),
 )
+suspense_book = DjangoSuspenseBook()
 deposits = DepositSaga(
+    lies_in_suspense=lambda name: bool(suspense_book.items([name])),
     transactions=transactions,
     quotes=quotes,
     limits=limits,
@@ -181,7 +183,7 @@ breaks = Breaks(
     new_id=new_id,
 )
 suspense = Suspense(
-    book=DjangoSuspenseBook(),
+    book=suspense_book,
     breaks=breaks,
     sagas=SAGAS,
     accounts=reconciliation.accounts,

@@ -193,8 +193,8 @@ class FloatReservation(models.Model):
 class OrphanMovement(models.Model):
     """Money in a provider's book that no Transaction explains; it lies in suspense until a person settles it.
 
-    `amount` is signed; `movement` is the provider's id; `owner` answers for it. What it was resolved to comes with
-    reconciliation.
+    `amount` is signed; `movement` is the provider's id; `owner` answers for it. What it was settled as, the
+    `suspense_settlements` with its provider key say.
     """
 
     id = UuidField(primary_key=True)

@@ -171,9 +171,10 @@ class Mpesa:
     ) -> list[MpesaRequest]:
         """The attempts that a movement of `shortcode` may be the effect of; `amount` is signed, above zero it came in.
 
-        Those that M-Pesa named it to, or claims it of; those of its AccountReference; and such as have no receipt yet:
-        for a payment that came in those of this very amount, for one that left any whose end is open, for M-Pesa may
-        have paid another one. One SELECT, so that an attempt that ends at this moment is seen as it was or as it is.
+        Those that M-Pesa named it to, or claims it of; those of its AccountReference; and such as have no receipt: for
+        a payment that came in those of this very amount that are open or proven; for one that left any whose end is
+        open, for M-Pesa may have paid another amount, and those of this amount that were given up, for people to judge.
+        One SELECT, so that an attempt that ends at this moment is seen as it was or as it is.
         """
         return self.requests.may_explain(shortcode, receipt, reference, amount, moved_at)
 

@@ -78,13 +78,14 @@ class DjangoMpesaRequests:
         self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
     ) -> list[MpesaRequest]:
         rows = models.MpesaRequest.objects.defer("answer").filter(leg__in=MOVES)
-        came_in, ended = amount.amount > 0, RequestStatus.DONE
+        came_in = amount.amount > 0
         way = [Leg.STK_PUSH] if came_in else OUTFLOWS
+        ended = [RequestStatus.DONE] if came_in else [RequestStatus.DONE, RequestStatus.REFUSED, RequestStatus.CLOSED]
         before = rows.filter(shortcode=shortcode, leg__in=way, send_before__lt=moved_at + EXPLAINS)
-        undecided = before.filter(status__in=UNSETTLED)
+        undecided, alike = before.filter(status__in=UNSETTLED), before.filter(amount=abs(amount.amount))
         several = [  # one statement: each part finds its rows by an index of its own
             undecided.filter(amount=amount.amount) if came_in else undecided,
-            before.filter(status=ended, receipt=None, send_before__gt=moved_at - EXPLAINS, amount=abs(amount.amount)),
+            alike.filter(status__in=ended, receipt=None, send_before__gt=moved_at - EXPLAINS),
             rows.filter(pk__in=models.MpesaCallback.objects.filter(receipt=receipt).values("request_id")),
             rows.filter(reference=reference) if reference else rows.none(),
         ]

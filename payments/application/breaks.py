@@ -83,7 +83,7 @@ class Breaks:
                 raise SamePerson("somebody else has to approve what you propose")
             decided = replace(
                 found, status=BreakStatus.RESOLVED, approved_by=by[:64], closed_at=at,
-                provider_key=_provider_key(found),
+                provider_key=provider_key(found),
             )  # fmt: skip
             self.must_be_nobodys(found)
             self._into_suspense(found, at)
@@ -152,5 +152,5 @@ def _must_be_postable(found: Break) -> tuple[Money, FloatKind]:
     return found.theirs, FLOATS[found.sub_account]
 
 
-def _provider_key(found: Break) -> str:
+def provider_key(found: Break) -> str:
     return f"{found.provider}:{found.account}:{found.movement}"

@@ -575,6 +575,7 @@ class DepositSaga(TransactionSaga[Deposit]):
     quotes: Quotes
     limits: Limits
     keys: IdempotencyKeys
+    lies_in_suspense: Callable[[str], bool] = lambda name: True  # in the caller's unit of work
 
     def create(self, command: CreateDeposit, answer: Callable[[Deposit], str]) -> tuple[str, bool]:
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
@@ -633,7 +634,9 @@ class DepositSaga(TransactionSaga[Deposit]):
         """
         with self.unit_of_work():
             transaction, reversal = self._one_whole(id), Reversal(self.ledger, self.timing)
-            TakenBack(self.ledger).payment(transaction, receipt, amount, reversal, at=self.clock())
+            TakenBack(self.ledger, self.lies_in_suspense).payment(
+                transaction, receipt, amount, reversal, at=self.clock()
+            )
             self.save([transaction], ())
 
     def _one_whole(self, id: TransactionId) -> Deposit:

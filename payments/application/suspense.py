@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
-from payments.application.breaks import FLOATS, Breaks
+from payments.application.breaks import FLOATS, Breaks, provider_key
 from payments.application.deposit import TakePayment
 from payments.application.mpesa_payment import CONFIRMED
 from payments.application.reconciliation import told
@@ -21,7 +21,7 @@ from payments.application.withdrawal import take_debit
 from payments.domain.deposit import Deposit
 from payments.domain.orphan import Provider
 from payments.domain.ports import LedgerGateway
-from payments.domain.reconciliation import SKEW, Break, BreakKind, BreakStatus, FloatAccountKind
+from payments.domain.reconciliation import SKEW, BreakKind, BreakStatus, FloatAccountKind
 from payments.domain.suspense import (
     CAME_IN,
     DIFFERENCES,
@@ -252,7 +252,7 @@ class Suspense:
         post = self.ledger.post_suspense_returned
         if settlement.kind is SettlementKind.RECOVERED:
             post = self.ledger.post_suspense_recovered
-        key = _key_of(found)
+        key = provider_key(found)  # by the movement's own id, as the hourly run knows it
         post(
             FLOATS[FloatAccountKind(found.sub_account)], found.account, amount, orphan=item.name, provider_key=key,
             at=found.at, transaction=_own(item),
@@ -340,11 +340,3 @@ def _no_withdrawals(item: SuspenseItem, withdrawal: Withdrawal) -> str:
 def _own(item: SuspenseItem) -> TransactionId | None:
     """Whose journal it was; an orphan that only carries a reference is nobody's."""
     return None if item.purpose in ORPHANS else item.transaction
-
-
-def _key_of(found: Break) -> str:
-    """By which runs find the posted movement again."""
-    if found.kind is BreakKind.MISSING_HERE:
-        return f"{found.provider}:{found.account}:{found.movement}"
-    end = "reversed" if found.provider is Provider.MPESA else "reverted"
-    return f"{found.provider}:{found.account}:{found.known_as.removesuffix(':reverted')}:{end}"

@@ -37,7 +37,7 @@ from payments.facade import (
     suspense as suspense_of_people,
     verify_statuses,
 )
-from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, kes
+from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes
 from payments.tests.test_recovery import suspense
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
@@ -314,6 +314,27 @@ def test_what_lies_in_suspense_is_not_posted_by_a_saga_that_proves_it_later(show
     suspense_of_people.approve(suspense_of_people.propose(asked), by="staff:2")
     assert suspense("KES") == 0
     assert models.Transaction.objects.get(pk=deposit.id).status in {S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT}
+
+
+@pytest.mark.parametrize(
+    ("status", "shillings", "explains"),
+    [("accepted", 1270, True), ("accepted", 1200, True), ("closed", 1270, True), ("closed", 1200, False)],
+)
+def test_a_payout_that_may_have_left_is_its_sagas_to_post(settings, status, shillings, explains):
+    withdrawal = a_stored_withdrawal(S.RATE_LOCKED)
+    payout = mpesa.new_request(withdrawal.id, Leg.B2C_PAYOUT, 1, withdrawal.phone, withdrawal.payout, at=now())
+    with unit_of_work():
+        mpesa.record([payout])
+        payout.status = RequestStatus(status)
+        mpesa.save([payout])
+    row = paid_here(-shillings, account=payout.shortcode, sub_account="mpesa_utility")
+    if explains:
+        with pytest.raises(NothingToPost, match=str(withdrawal.id)):
+            breaks.approve(row.id, by="staff:2")
+    else:
+        breaks.approve(row.id, by="staff:2")
+
+    assert suspense("KES") == (0 if explains else -shillings * 100)
 
 
 @one_writer

@@ -29,11 +29,11 @@ from payments.facade import Settle, deposits, recovery, suspense, verify_statuse
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
 from payments.tests.test_recovery import status_of, suspense as lying
-from shared_kernel.domain.money import Money
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
-from wallet.facade import deriv_agent, ledger, mpesa_working, trial_balance, verify_ledger
+from wallet.facade import customer_receivable, deriv_agent, ledger, mpesa_working, trial_balance, verify_ledger
 from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -227,7 +227,7 @@ def test_a_reversal_in_the_portal_returns_just_the_payment_that_it_takes_back():
     settle(ours, K.RETURNED, movement="SKX0000009")
 
     row.refresh_from_db()
-    assert (row.status, row.provider_key) == ("matched", f"{ours}:reversed")
+    assert (row.status, row.provider_key) == ("matched", f"mpesa:{SHORTCODE}:SKX0000009")
     assert lying("KES") == 700_00
     assert names() == [other]
 
@@ -282,6 +282,32 @@ def test_a_persons_word_returns_nothing(proof):
 
     assert lying("USD") == before
     assert name in names()
+
+
+def test_a_returned_difference_that_m_pesa_takes_back_with_the_whole_payment_is_owed_by_the_customer():
+    deposit = a_stored_deposit(S.FAILED)
+    prompted(deposit)
+    settle(orphan(kes(1500), "SKX0000001"), K.MATCHED, transaction=deposit.id)
+    settle(f"{deposit.id}:deposit_excess:difference", K.RETURNED, movement=returned(200))
+
+    deposits.payment_reversed(deposit.id, "SKX0000001", kes(1500))
+
+    assert status_of(deposit) == S.NEEDS_ATTENTION
+    assert lying("KES") == 0
+    with unit_of_work():
+        owed = ledger.balance(customer_receivable(deposit.user_id, Currency.KES))
+        assert ledger.balance(mpesa_working(SHORTCODE)) == kes(-200)
+    assert owed == kes(200)
+    assert in_order()
+
+
+def returned(shillings):
+    """The portal paid as much to somebody, as the statement shows."""
+    row = a_break(
+        provider="mpesa", account=SHORTCODE, sub_account="mpesa_working", movement="SKX0000008", known_as="SKX0000008",
+        theirs=-shillings * 100, currency="KES", at=now() + timedelta(seconds=1),
+    )  # fmt: skip
+    return row.movement
 
 
 def test_an_outflow_is_recovered_by_the_movement_that_brought_it_back():
