@@ -199,8 +199,8 @@ def test_floats_show_what_the_provider_said_last_and_since_when_they_drift():
 
     report = finance.floats_report()
 
-    seen: list[Any]
-    [seen] = [list(row[6:]) for row in report.rows if row[1] == AGENT]
+    rows: Any = report.rows
+    [seen] = [row[6:] for row in rows if row[1] == AGENT]
     assert (seen[0], seen[2], seen[3]) == (Decimal("5.00"), Decimal("-5.00"), since)
     assert now() - seen[1] < timedelta(hours=2)
     assert f"does not agree with the provider: deriv_agent {AGENT}" in report.wrong

@@ -140,8 +140,10 @@ class Suspense:
                 item = self._item(settlement.item)
             woken = self._carry_out(self._checked(settlement, item), item, at)
             decided = replace(settlement, status=SettlementStatus.APPROVED, decided_by=by[:64], decided_at=at)
-            self.book.decide(decided)
+            settled = self.book.decide(decided)
             self._tell("approved", decided, at)
+            why = f"settlement {decided.id}"
+            self.audit.append(AuditRecord("orphan.settled", "orphan", str(id), at, why=why) for id in settled)
         if woken is not None:
             self.sagas[woken.type].drive([woken.id])
 

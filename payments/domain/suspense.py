@@ -153,8 +153,10 @@ class SuspenseBook(Protocol):
     def get(self, id: UUID) -> Settlement:
         """Locked. Raises `SettlementNotFound`."""
 
-    def decide(self, settlement: Settlement) -> None:
-        """Stores the decision: what was rejected frees its names, of what was approved the orphans are settled."""
+    def decide(self, settlement: Settlement) -> list[UUID]:
+        """Stores the decision. What was rejected frees its names; of what was approved the orphans are settled, whose
+        ids it answers.
+        """
 
 
 def opposite(amount: Money) -> Money:

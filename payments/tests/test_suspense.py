@@ -194,6 +194,7 @@ def test_money_is_returned_by_the_opposite_movement_that_a_run_found_and_the_two
     assert lying("USD") == 0
     assert names() == []
     assert not models.OrphanMovement.objects.filter(settled_at=None).exists()
+    assert AuditLog.objects.filter(target_type="orphan", action="orphan.settled").count() == 2
     for one in (name, back):
         with pytest.raises(ItemNotFound):
             propose(one, K.RETURNED if one == name else K.WRITTEN_OFF, movement="9002")

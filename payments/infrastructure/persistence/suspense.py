@@ -88,14 +88,18 @@ class DjangoSuspenseBook:
             raise SettlementNotFound(f"no settlement {id}")
         return to_settlement(row)
 
-    def decide(self, settlement: Settlement) -> None:
+    def decide(self, settlement: Settlement) -> list[UUID]:
         models.SuspenseSettlement.objects.filter(pk=settlement.id, status=SettlementStatus.PROPOSED).update(
             status=settlement.status, decided_by=settlement.decided_by, decided_at=settlement.decided_at
         )
         if settlement.status is SettlementStatus.REJECTED:
             models.SuspenseClaim.objects.filter(settlement_id=settlement.id).delete()
         elif of := _orphans(settlement.claims):
-            models.OrphanMovement.objects.filter(of, settled_at=None).update(settled_at=settlement.decided_at)
+            rows = models.OrphanMovement.objects.filter(of, settled_at=None)
+            ids = list(rows.select_for_update().values_list("id", flat=True))
+            rows.update(settled_at=settlement.decided_at)
+            return ids
+        return []
 
 
 def _items(sql: str, parameters: list[Any]) -> list[SuspenseItem]:
