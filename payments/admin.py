@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments import models
+from payments.admin_suspense import settle_link
 from payments.domain.transaction import TransactionNotFound, TransactionStatus, TransactionType
 from payments.facade import (
     BANDS,
@@ -300,16 +301,27 @@ class OrphanMovementAdmin(ReadOnlyAdmin):
     """Money in suspense, and how long it has been lying there."""
 
     about = "orphan"
-    list_display = ("found_at", "age", "provider", "account", "movement", "moved", "owner", "of", "settled_at")
+    list_display = (
+        "found_at",
+        "age",
+        "provider",
+        "account",
+        "movement",
+        "moved",
+        "owner",
+        "of",
+        "settled_at",
+        "settle",
+    )
     list_filter = (ProviderFilter, AgeFilter, ("settled_at", admin.EmptyFieldListFilter))
     find_by = ("movement", "transaction_id")
     ordering = ("-id",)
     of = linked("transaction", "transaction_id")
     fields = (
         "id", "see_also", "provider", "account", "movement", "moved", "moved_at", "found_at", "age", "owner", "of",
-        "settled_at",
+        "settled_at", "settle",
     )  # fmt: skip
-    readonly_fields = ("see_also", "age", "moved", "of")
+    readonly_fields = ("see_also", "age", "moved", "of", "settle")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         bands = queries.suspense_by_age(now(), BANDS)
@@ -323,6 +335,11 @@ class OrphanMovementAdmin(ReadOnlyAdmin):
     @admin.display(description="age", ordering="found_at")
     def age(self, row: models.OrphanMovement) -> str:
         return "settled" if row.settled_at else band_of(row.found_at, at=now())
+
+    @admin.display(description="")
+    def settle(self, row: models.OrphanMovement) -> SafeString:
+        """A link to the page on which it is proposed, while it lies there."""
+        return SafeString("–") if row.settled_at else settle_link(f"{row.provider}:{row.account}:{row.movement}")
 
 
 @admin.register(models.ReconciliationRun)

@@ -13,6 +13,7 @@ from deriv_integration.facade import deriv
 from identity.facade import users
 from mpesa_integration.facade import mpesa
 from payments import queries
+from payments.application.balances import Balances
 from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.evidence import Evidence
@@ -22,22 +23,35 @@ from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
 from payments.application.recovery import SETTLES_IN, Recovery
 from payments.application.saga import Timing
+from payments.application.suspense import Settle, Suspense
 from payments.application.treasury import Treasury
 from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
 from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
 from payments.domain.orphan import Provider
 from payments.domain.proposal import Decision
-from payments.domain.reconciliation import BANDS, BreakKind, BreakStatus, Report, Resolution, Result, band_of
+from payments.domain.reconciliation import (
+    BANDS,
+    BreakKind,
+    BreakStatus,
+    FloatAccountKind,
+    Report,
+    Resolution,
+    Result,
+    band_of,
+)
+from payments.domain.suspense import SettlementKind, SettlementStatus, SuspenseItem
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
 from payments.infrastructure.evidence import DjangoArchive
+from payments.infrastructure.persistence.balances import DjangoBalanceBook
 from payments.infrastructure.persistence.limits import DjangoLimitBook
 from payments.infrastructure.persistence.orphans import DjangoOrphanBook
 from payments.infrastructure.persistence.proposals import DjangoProposals
 from payments.infrastructure.persistence.quotes import DjangoQuoteBook
 from payments.infrastructure.persistence.reconciliation import DjangoBreakBook, LedgerLegs
 from payments.infrastructure.persistence.reservations import DjangoFloatReservations
+from payments.infrastructure.persistence.suspense import DjangoSuspenseBook
 from payments.infrastructure.persistence.transactions import DjangoTransactionRepository, to_row
 from payments.infrastructure.rates import RateTable
 from payments.infrastructure.statements import read_statement
@@ -53,7 +67,21 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from wallet.facade import fx_turnover, ledger
+from wallet.facade import (
+    deriv_agent,
+    fx_turnover,
+    ledger,
+    mpesa_charges_paid,
+    mpesa_utility,
+    mpesa_working,
+)
+
+FLOAT_ACCOUNTS = {
+    FloatAccountKind.MPESA_WORKING: mpesa_working,
+    FloatAccountKind.MPESA_UTILITY: mpesa_utility,
+    FloatAccountKind.MPESA_CHARGES_PAID: mpesa_charges_paid,
+    FloatAccountKind.DERIV_AGENT: deriv_agent,
+}
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
@@ -69,7 +97,9 @@ quotes = Quotes(
     ttl=timedelta(seconds=settings.QUOTE_TTL_S),
     lock=timedelta(seconds=settings.RATE_LOCK_S),
 )
+suspense_book = DjangoSuspenseBook()
 deposits = DepositSaga(
+    lies_in_suspense=lambda name: bool(suspense_book.items([name])),
     transactions=transactions,
     quotes=quotes,
     limits=limits,
@@ -152,6 +182,29 @@ breaks = Breaks(
     clock=now,
     new_id=new_id,
 )
+suspense = Suspense(
+    book=suspense_book,
+    breaks=breaks,
+    sagas=SAGAS,
+    accounts=reconciliation.accounts,
+    ledger=ledger,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+)
+balances = Balances(
+    mpesa=mpesa,
+    deriv=deriv,
+    held=lambda kind, owner: ledger.balance(FLOAT_ACCOUNTS[kind](owner)).amount,
+    book=DjangoBalanceBook(),
+    audit=audit,
+    budgets=budgets,
+    unit_of_work=unit_of_work,
+    clock=now,
+    new_id=new_id,
+    shortcodes=reconciliation.shortcodes,
+)
 people = People(
     sagas=SAGAS,
     proposals=DjangoProposals(),
@@ -195,8 +248,13 @@ __all__ = [
     "RequestCode",
     "Resolution",
     "Result",
+    "Settle",
+    "SettlementKind",
+    "SettlementStatus",
+    "SuspenseItem",
     "TransactionStatus",
     "TransactionType",
+    "balances",
     "band_of",
     "breaks",
     "deposits",
@@ -214,6 +272,7 @@ __all__ = [
     "read_statement",
     "reconciliation",
     "recovery",
+    "suspense",
     "transactions",
     "treasury",
     "users",

@@ -1,7 +1,8 @@
 """The rows of payments:
 
 `transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations, `orphan_movements`,
-`proposals`, `reconciliation_runs`, `reconciliation_breaks`.
+`proposals`, `suspense_settlements`, `suspense_claims`, `provider_balances`,
+`balance_drifts`, `reconciliation_runs`, `reconciliation_breaks`.
 """
 
 from django.db import models
@@ -192,8 +193,8 @@ class FloatReservation(models.Model):
 class OrphanMovement(models.Model):
     """Money in a provider's book that no Transaction explains; it lies in suspense until a person settles it.
 
-    `amount` is signed; `movement` is the provider's id; `owner` answers for it. What it was resolved to comes with
-    reconciliation.
+    `amount` is signed; `movement` is the provider's id; `owner` answers for it. What it was settled as, the
+    `suspense_settlements` with its provider key say.
     """
 
     id = UuidField(primary_key=True)
@@ -252,6 +253,127 @@ class Proposal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.decision} {self.transaction_id}"
+
+
+class SuspenseSettlement(models.Model):
+    """What one person proposed to become of money in suspense, and what another one decided. `item` and `proof` are
+    names as in `suspense_claims`; `amount` is signed, above zero it came in.
+    """
+
+    id = UuidField(primary_key=True)
+    item = models.CharField(max_length=160)
+    kind = models.CharField(max_length=16)
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    transaction_id = UuidField(null=True)
+    movement = models.CharField(max_length=96, blank=True, default="")
+    proof = models.CharField(max_length=160, blank=True, default="")
+    by = models.CharField(max_length=64)
+    why = models.CharField(max_length=255)
+    at = models.DateTimeField()
+    status = models.CharField(max_length=16)
+    decided_by = models.CharField(max_length=64, blank=True, default="")
+    decided_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "suspense_settlements"
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(status="approved")
+                | (~models.Q(decided_by="") & ~models.Q(decided_by=models.F("by"))),
+                name="settlement_four_eyes",
+            ),
+            models.CheckConstraint(condition=~models.Q(by="") & ~models.Q(why=""), name="settlement_says_who_and_why"),
+            models.CheckConstraint(
+                condition=~models.Q(kind__in=["returned", "recovered"]) | ~models.Q(movement="") & ~models.Q(proof=""),
+                name="settlement_is_proven",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(kind="matched") | models.Q(transaction_id__isnull=False),
+                name="settlement_matches_one",
+            ),
+        ]
+        indexes = [models.Index(fields=["status", "at"], name="settlements_open")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.item}"
+
+
+class SuspenseClaim(models.Model):
+    """Each name, of an item or of what proves it, is in one settlement that is proposed or approved at most."""
+
+    name = models.CharField(primary_key=True, max_length=160)
+    settlement = models.ForeignKey(SuspenseSettlement, models.PROTECT, related_name="claims")
+
+    class Meta:
+        db_table = "suspense_claims"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ProviderBalance(models.Model):
+    """What a provider says that one account of ours holds, in minor units; NULL while its answer is awaited.
+
+    `ledger` is what our ledger said when it was asked, `coming` and `going` what was sent by then, or until the
+    answer, and not posted: so far the two may be apart.
+    """
+
+    id = UuidField(primary_key=True)
+    provider = models.CharField(max_length=8)
+    account = models.CharField(max_length=64)
+    sub_account = models.CharField(max_length=32)
+    currency = models.CharField(max_length=3)
+    question = UuidField(null=True)
+    asked_at = models.DateTimeField()
+    ledger = models.BigIntegerField()
+    coming = models.BigIntegerField()
+    going = models.BigIntegerField()
+    amount = models.BigIntegerField(null=True)
+    as_of = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "provider_balances"
+        constraints = [
+            models.CheckConstraint(condition=models.Q(coming__gte=0, going__gte=0), name="balance_in_flight"),
+            models.CheckConstraint(
+                condition=models.Q(amount__isnull=True, as_of__isnull=True)
+                | models.Q(amount__isnull=False, as_of__isnull=False),
+                name="balance_as_of_a_moment",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["provider", "account", "sub_account", "as_of"], name="balances_newest"),
+            models.Index(fields=["as_of", "asked_at"], name="balances_awaited"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.account} {self.sub_account}"
+
+
+class BalanceDrift(models.Model):
+    """A provider's balance and our ledger were apart by more than what is in flight, from `since` to `over_at`."""
+
+    id = UuidField(primary_key=True)
+    provider = models.CharField(max_length=8)
+    account = models.CharField(max_length=64)
+    sub_account = models.CharField(max_length=32)
+    currency = models.CharField(max_length=3)
+    since = models.DateTimeField()
+    looks = models.PositiveIntegerField(default=1)
+    difference = models.BigIntegerField()  # theirs less ours, by the last look
+    unexplained = models.BigIntegerField()  # how much of it nothing in flight explains
+    seen_at = models.DateTimeField()
+    alerted_at = models.DateTimeField(null=True)
+    over_at = models.DateTimeField(null=True)
+    open_as = models.CharField(max_length=128, null=True, unique=True)  # one open drift an account
+
+    class Meta:
+        db_table = "balance_drifts"
+        indexes = [models.Index(fields=["over_at", "since"], name="drifts_open")]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.account} {self.sub_account}"
 
 
 class ReconciliationRun(models.Model):

@@ -1,14 +1,14 @@
 """What customers and staff read of payments: tables in, plain data out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from payments import models
 from shared_kernel.facade import budgets, now
@@ -33,6 +33,7 @@ OPEN = (
     "NEEDS_ATTENTION",
 )  # the statuses that something or somebody still has to move on from
 FLOATS = ("mpesa_working", "mpesa_utility", "mpesa_charges_paid", "deriv_agent")
+SEEN_WITHIN = timedelta(days=2)  # what a provider said before is of no use now
 MOST_AHEAD = 10_000  # rows that are counted: whoever waits behind so many is told a day either way
 
 
@@ -106,11 +107,19 @@ def _ahead(row: models.Transaction, at: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FloatPosition:
-    """One of our accounts at a provider: what the ledger says it holds, and what of it is promised, in minor units."""
+    """One of our accounts at a provider: what the ledger says it holds, and what of it is promised, in minor units.
+
+    `seen` is what the provider said last, within `SEEN_WITHIN`, at `seen_at`, and `difference` that less what the
+    ledger said when it was asked. `drifts_since`: for so long nothing in flight explains a difference.
+    """
 
     account: AccountBalance
     ledger: int
     reserved: int
+    seen: int | None = None
+    seen_at: datetime | None = None
+    difference: int | None = None
+    drifts_since: datetime | None = None
 
     @property
     def available(self) -> int:
@@ -119,12 +128,41 @@ class FloatPosition:
 
 
 def float_positions() -> list[FloatPosition]:
-    """All provider sub-accounts, by kind and owner; two SELECTs."""
+    """All provider sub-accounts, by kind and owner; four SELECTs."""
     reserved = dict(models.FloatAccount.objects.values_list("account", "reserved"))
+    seen = {(row.sub_account, row.account): row for row in newest_balances()}
+    drifting = {
+        (kind, account): since
+        for account, kinds, since in models.BalanceDrift.objects.filter(over_at=None)
+        .exclude(alerted_at=None)
+        .values_list("account", "sub_account", "since")
+        for kind in kinds.split("+")
+    }
     return [
-        FloatPosition(account, -account.credit_balance, reserved.get(_float_name(account), 0))
+        _position(account, reserved, seen.get((account.kind, account.owner)), drifting)
         for account in accounts(kinds=FLOATS)
     ]
+
+
+def _position(
+    account: AccountBalance,
+    reserved: dict[str, int],
+    row: models.ProviderBalance | None,
+    drifting: dict[tuple[str, str], datetime],
+) -> FloatPosition:
+    position = FloatPosition(account, -account.credit_balance, reserved.get(_float_name(account), 0))
+    since = drifting.get((account.kind, account.owner))
+    if row is None or row.amount is None:
+        return replace(position, drifts_since=since)
+    difference = row.amount - row.ledger
+    return replace(position, seen=row.amount, seen_at=row.as_of, difference=difference, drifts_since=since)
+
+
+def newest_balances() -> list[models.ProviderBalance]:
+    """What each provider said last, within `SEEN_WITHIN`, of each account; one SELECT."""
+    mine = {name: OuterRef(name) for name in ("provider", "account", "sub_account")}
+    newest = models.ProviderBalance.objects.filter(**mine).exclude(as_of=None).order_by("-as_of").values("as_of")[:1]
+    return list(models.ProviderBalance.objects.filter(as_of__gte=now() - SEEN_WITHIN, as_of=Subquery(newest)))
 
 
 def _float_name(account: AccountBalance) -> str:

@@ -6,7 +6,7 @@ from datetime import timedelta, timezone
 
 from celery import shared_task
 
-from payments.facade import SAGAS, Provider, now, reconciliation, recovery, transactions
+from payments.facade import SAGAS, Provider, balances, now, reconciliation, recovery, transactions
 from shared_kernel.application.runner import StepsFailed
 from shared_kernel.domain.budgets import Lane
 from shared_kernel.domain.ports import Context
@@ -70,3 +70,17 @@ def reconcile() -> dict[str, int]:
                     told[account] = -1
                     log.exception("not_reconciled", extra={"account": account, "code": type(error).__name__})
     return told
+
+
+@shared_task(name="payments.workers.look_at_balances")  # type: ignore[untyped-decorator]
+def look_at_balances() -> dict[str, int]:
+    """Asks the providers what our accounts hold, and holds what they told against the ledger."""
+    with acting_as(Context("system:balances")):
+        return balances.look()
+
+
+@shared_task(name="payments.workers.take_balances")  # type: ignore[untyped-decorator]
+def take_balances() -> dict[str, int]:
+    """What M-Pesa has answered since."""
+    with acting_as(Context("system:balances")):
+        return balances.take()

@@ -160,21 +160,36 @@ def fx_report() -> Report:
 
 
 def floats_report() -> Report:
-    """Our accounts at the providers: in the ledger, promised, and what may still be promised."""
+    """Our accounts at the providers: in the ledger, promised, what may still be promised, and what the provider said of
+    them last.
+    """
     found = payments.float_positions()
     low = [f"{f.account.kind} {f.account.owner}" for f in found if f.available < 0]
+    drifting = [f"{f.account.kind} {f.account.owner}" for f in found if f.drifts_since]
     return Report(
         "float_positions",
         "Float positions",
         [("As of", now())],
-        ("kind", "owner", "currency", "ledger", "reserved", "available"),
+        (
+            "kind", "owner", "currency", "ledger", "reserved", "available", "at the provider", "seen at", "difference",
+            "drifts since",
+        ),
         [
-            (f.account.kind, f.account.owner, f.account.currency, *map(_amount, (f.ledger, f.reserved, f.available)))
+            (
+                f.account.kind, f.account.owner, f.account.currency,
+                *map(_amount, (f.ledger, f.reserved, f.available)),
+                None if f.seen is None else _amount(f.seen), f.seen_at,
+                None if f.difference is None else _amount(f.difference), f.drifts_since,
+            )
             for f in found
         ],
         accounts=[f.account.id for f in found],
-        wrong=f"less than nothing is available: {', '.join(low)}" if low else "",
-    )
+        wrong="; ".join(
+            f"{what}: {', '.join(where)}"
+            for what, where in (("less than nothing is available", low), ("does not agree with the provider", drifting))
+            if where
+        ),
+    )  # fmt: skip
 
 
 def export(report: Report, file: IO[bytes]) -> int:

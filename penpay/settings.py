@@ -373,6 +373,8 @@ CELERY_BEAT_SCHEDULE = {
     "orphans": {"task": "payments.workers.find_orphans", "schedule": 3600.0, "options": {"expires": 1800}},
     "codes": {"task": "deriv_integration.workers.wipe_codes", "schedule": 600.0, "options": {"expires": 300}},
     "seals": {"task": "shared_kernel.workers.find_unsealed", "schedule": 60.0, "options": {"expires": 50}},
+    "balances": {"task": "payments.workers.look_at_balances", "schedule": 600.0, "options": {"expires": 300}},
+    "balances-told": {"task": "payments.workers.take_balances", "schedule": 60.0, "options": {"expires": 50}},
     "reconcile": {
         "task": "payments.workers.reconcile",
         "schedule": crontab(hour=0, minute=30),

@@ -112,6 +112,18 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         since=NOW, until=NOW, read_since=NOW, source="api", at=NOW, by="system", unchecked=0, opened=1, closed=0,
         still_open=1, matched=0, missing_here=1, missing_there=0, different_amount=0, reverted=0,
     )  # fmt: skip
+    row(
+        "payments.SuspenseSettlement", id=new_id(), item=f"deriv:CR900001:90{number}", kind="written_off", amount=-500,
+        currency="USD", by="staff:1", why="lost", at=NOW, status="proposed",
+    )  # fmt: skip
+    ours = {"provider": "deriv", "account": "CR900001", "sub_account": "deriv_agent", "currency": "USD"}
+    row(
+        "payments.ProviderBalance", id=new_id(), asked_at=NOW, ledger=1000, coming=0, going=0, amount=500, as_of=NOW,
+        **ours,
+    )  # fmt: skip
+    row(
+        "payments.BalanceDrift", id=new_id(), since=NOW, difference=-500, unexplained=-500, seen_at=NOW, looks=2, **ours
+    )
     device = row(
         "identity.Device", id=new_id(), user=who.row, client_id="c", name="Phone", platform="android",
         secret_hash="5" * 64, slot=2, created_at=NOW, last_seen_at=NOW,

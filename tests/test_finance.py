@@ -5,7 +5,7 @@ import io
 import json
 import re
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from typing import Any
@@ -22,9 +22,10 @@ from hypothesis import given, strategies as st
 
 from identity.models import User
 from identity.tests.factories import a_customer
-from payments.models import FloatAccount
+from payments.models import BalanceDrift, FloatAccount, ProviderBalance
 from payments.tests.factories import todays_rate
 from penpay import finance, finance_pages
+from shared_kernel.facade import new_id, now
 from shared_kernel.infrastructure.spreadsheets import csv_line, neutral, write_workbook
 from shared_kernel.models import AuditLog
 from wallet.facade import account, accounts, history_with_balances, whole_history
@@ -183,12 +184,35 @@ def test_a_history_of_a_period_has_the_balances_of_its_time():
     assert rows == history_with_balances(working, since=day.at(2), until=day.at(4))
 
 
+def test_floats_show_what_the_provider_said_last_and_since_when_they_drift():
+    a_busy_day()
+    ours = {"provider": "deriv", "account": AGENT, "sub_account": "deriv_agent", "currency": "USD"}
+    for hours, held in ((3, 900), (1, 500), (72, 100)):
+        at = now() - timedelta(hours=hours)
+        ProviderBalance.objects.create(
+            id=new_id(), asked_at=at, as_of=at, ledger=1000, coming=0, going=0, amount=held, **ours
+        )
+    since = now() - timedelta(minutes=20)
+    BalanceDrift.objects.create(
+        id=new_id(), since=since, looks=2, difference=-500, unexplained=-500, seen_at=at, alerted_at=at, **ours
+    )
+
+    report = finance.floats_report()
+
+    rows: Any = report.rows
+    [seen] = [row[6:] for row in rows if row[1] == AGENT]
+    assert (seen[0], seen[2], seen[3]) == (Decimal("5.00"), Decimal("-5.00"), since)
+    assert now() - seen[1] < timedelta(hours=2)
+    assert f"does not agree with the provider: deriv_agent {AGENT}" in report.wrong
+    assert json.dumps(report.json())
+
+
 def test_floats_show_what_is_there_what_is_promised_and_what_is_left():
     a_busy_day()
     FloatAccount.objects.create(account=AGENT, reserved=300)
     FloatAccount.objects.create(account=f"mpesa:{SHORTCODE}", reserved=10000)
 
-    rows = {(row[0], row[1]): row[3:] for row in finance.floats_report().rows}
+    rows = {(row[0], row[1]): row[3:6] for row in finance.floats_report().rows}
 
     assert rows["deriv_agent", AGENT] == (Decimal("0.09"), Decimal("3.00"), Decimal("-2.91"))
     assert rows["mpesa_working", SHORTCODE] == (Decimal("1300.00"), Decimal("0.00"), Decimal("1300.00"))

@@ -136,6 +136,19 @@ class Deriv:
                 return platform.book(agent, since)
         return Unreadable("agent_unknown")
 
+    def balance(self, agent: str) -> Money | Unreadable:
+        """What the agent's own account at Deriv holds now; calls out."""
+        for platform in self.platforms.values():
+            if agent in platform.agents:
+                return platform.balance(agent)
+        return Unreadable("agent_unknown")
+
+    def in_flight(self, agent: str, *, made_since: datetime | None = None) -> tuple[int, int]:
+        """Cents that may be coming to an agent's account and going from it and are not booked here: by attempts whose
+        outcome is open, or, with `made_since`, by all sent since then. One SELECT in the caller's unit of work.
+        """
+        return self.transfers.in_flight(agent, made_since)
+
     def request_code(self, login: DerivLogin, token: str, agent: str, amount: Money) -> CodeSent:
         """Has Deriv send the customer the one-time code of a withdrawal to `agent`, by the customer's own `token`.
 

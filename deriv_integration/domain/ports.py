@@ -26,6 +26,9 @@ class TransferRepository(Protocol):
     def overdue(self, before: datetime, most: int) -> Sequence[DerivTransfer]:
         """The oldest attempts made before then whose outcome is open; one SELECT."""
 
+    def in_flight(self, agent: str, made_since: datetime | None) -> tuple[int, int]:
+        """Cents that come to and go from an agent by attempts whose outcome is open, or by all made since then."""
+
     def record(self, transfers: Sequence[DerivTransfer]) -> None:
         """Stores intents: new attempts in one INSERT, known ones (`fence` above 1) in one UPDATE."""
 
@@ -78,6 +81,9 @@ class DerivApi(Protocol):
 
     def book(self, agent: str, since: datetime) -> Sequence[AgentEntry] | Unreadable:
         """Every entry of the agent's own book since then, newest first."""
+
+    def balance(self, agent: str) -> Money | Unreadable:
+        """What the agent's own account holds now."""
 
     def request_code(self, login: DerivLogin, token: str, agent: str, amount: Money) -> CodeSent:
         """Has Deriv send the customer a one-time code for a withdrawal of `amount` to `agent`.

@@ -7,13 +7,22 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from django.db import connection
+from django.db.models import Q, Sum
 
 from deriv_integration import models
 from shared_kernel.domain.identifiers import RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.outcome import Accepted, Done, NotSent, Outcome, Refused, Unknown
 from shared_kernel.domain.ports import AuditLog, AuditRecord
-from shared_kernel.domain.requests import REVERTED, DerivLogin, DerivPlatform, DerivTransfer, Leg, RequestStatus
+from shared_kernel.domain.requests import (
+    REVERTED,
+    SEND_WINDOW,
+    DerivLogin,
+    DerivPlatform,
+    DerivTransfer,
+    Leg,
+    RequestStatus,
+)
 from shared_kernel.infrastructure.encryption import encrypt
 from shared_kernel.infrastructure.rows import binary_mark, insert
 
@@ -39,6 +48,18 @@ class DjangoTransferRepository:
     def overdue(self, before: datetime, most: int) -> list[DerivTransfer]:
         rows = models.DerivTransfer.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")
         return [to_domain(row) for row in rows.order_by("send_before")[:most]]
+
+    def in_flight(self, agent: str, made_since: datetime | None) -> tuple[int, int]:
+        rows = models.DerivTransfer.objects.filter(agent=agent)
+        if made_since is None:
+            rows = rows.filter(status__in=UNSETTLED)
+        else:  # made since then, or sent once more
+            again = Q(fence__gt=1, send_before__gte=made_since + SEND_WINDOW)
+            rows = rows.filter(status__in=list(RequestStatus), send_before__gte=made_since)
+            rows = rows.filter(Q(created_at__gte=made_since) | again)
+        sums = dict(rows.order_by().values_list("leg").annotate(Sum("amount")))
+        coming = sums.pop(Leg.DERIV_DEBIT, 0)
+        return int(coming), int(sum(sums.values()))
 
     def transfers_of(self, transactions: Sequence[TransactionId]) -> Mapping[TransactionId, list[DerivTransfer]]:
         found: dict[TransactionId, list[DerivTransfer]] = {id: [] for id in transactions}

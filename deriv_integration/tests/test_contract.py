@@ -19,7 +19,7 @@ from deriv_integration.infrastructure.rest_v1.adapter import Rest
 from deriv_integration.infrastructure.ws_v3.adapter import WsV3
 from deriv_integration.tests.fixtures import AGENT, REST_AGENT, ServedDeriv, a_transfer
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.outcome import Absent, Accepted, Done, Found, NotSent, Refused, Unknown
+from shared_kernel.domain.outcome import Absent, Accepted, Done, Found, NotSent, Refused, Unknown, Unreadable
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform, DerivTransfer, Leg
 
 TEN = Money(10_00, Currency.USD)
@@ -66,6 +66,14 @@ class Face:
     @property
     def balance(self) -> int:
         return self.served.simulator.bank.accounts["CR100001"].balance
+
+    @property
+    def held(self) -> int:
+        """What the agent has, in cents."""
+        bank = self.served.simulator.bank
+        agent = bank.login(self.agent) or bank.agent(int(self.agent))
+        assert agent is not None
+        return agent.balance
 
     @property
     def moved(self) -> list[tuple[str, str]]:
@@ -182,6 +190,7 @@ def test_nothing_is_called_inside_a_database_transaction(face):
         lambda: face.send(face.credit()),
         lambda: face.api.find(face.credit()),
         lambda: face.api.book(face.agent, datetime.now(UTC)),
+        lambda: face.api.balance(face.agent),
         lambda: face.api.check_login(face.login, face.agent, TEN),
         lambda: face.api.identify(face.token),
         lambda: face.api.request_code(face.login, face.token, face.agent, TEN),
@@ -370,6 +379,28 @@ def test_a_code_request_without_an_answer_is_unavailable(face, fault):
 
     with pytest.raises(DerivUnavailable):
         face.api.request_code(face.login, face.token, face.agent, TEN)
+
+
+# --- balances ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_agents_balance_is_what_it_holds_after_each_movement(face):
+    before = face.api.balance(face.agent)
+
+    face.send(face.credit(10_25))
+
+    after = face.api.balance(face.agent)
+    assert before.currency is after.currency is Currency.USD
+    assert before.amount - after.amount == 10_25
+    assert after.amount == face.held
+
+
+@pytest.mark.parametrize("fault", ["lost_answer_before_effect", "http_500_before", "wrong_response_before"])
+def test_a_balance_that_is_not_told_is_unreadable(face, fault):
+    face.arm(fault, {"ws_v3": "balance", "rest": "wallet"}[face.platform])
+
+    assert isinstance(face.api.balance(face.agent), Unreadable)
+    assert isinstance(face.api.balance("CR4711"), Unreadable)
 
 
 # --- who they are -----------------------------------------------------------------------------------------------------

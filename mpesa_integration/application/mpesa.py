@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from mpesa_integration.domain.answers import initiator_error_of
 from mpesa_integration.domain.balance import BalanceQuestion
@@ -165,6 +166,18 @@ class Mpesa:
         """
         return self.requests.behind(ids, receipts)
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        """The attempts that a movement of `shortcode` may be the effect of; `amount` is signed, above zero it came in.
+
+        Those that M-Pesa named it to, or claims it of; those of its AccountReference; and such as have no receipt: for
+        a payment that came in those of this very amount that are open or proven; for one that left any whose end is
+        open, for M-Pesa may have paid another amount, and those of this amount that were given up, for people to judge.
+        One SELECT, so that an attempt that ends at this moment is seen as it was or as it is.
+        """
+        return self.requests.may_explain(shortcode, receipt, reference, amount, moved_at)
+
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         """The oldest attempts made before then that move money and whose outcome is open; one SELECT."""
         return self.requests.overdue(before, most)
@@ -173,9 +186,12 @@ class Mpesa:
         """To prompts that were proven without one; in the caller's unit of work."""
         self.requests.attach_receipts(receipts)
 
-    def ask_balance(self, shortcode: str) -> Outcome:
-        """Has M-Pesa tell the balances of `shortcode` by callback (`balances`). Opens its own units of work."""
-        at, id = self.clock(), RequestId(self.new_id())
+    def ask_balance(self, shortcode: str, *, id: RequestId | None = None) -> Outcome:
+        """Has M-Pesa tell the balances of `shortcode` by callback (`balances`, or `told` by the question's `id`).
+
+        Opens its own units of work.
+        """
+        at, id = self.clock(), id or RequestId(self.new_id())
         reference = self.digest("mpesa.reference", f"{id}|{Leg.ACCOUNT_BALANCE}")[:32]
         question = BalanceQuestion(id, reference, shortcode, at + SEND_WINDOW, at)
         give_up_at = time.monotonic() + SEND_WINDOW.total_seconds()
@@ -196,6 +212,22 @@ class Mpesa:
     def balances(self, shortcode: str) -> Mapping[str, tuple[Money, datetime]]:
         """By account (`Utility Account`, ...), what M-Pesa's newest answer said was available, and when it came."""
         return self.callbacks.balances(shortcode)
+
+    def told(self, questions: Sequence[UUID]) -> Mapping[UUID, tuple[Mapping[str, Money], datetime]]:
+        """What M-Pesa answered to these questions by now, by account, and when that came; one SELECT."""
+        return self.callbacks.told(questions)
+
+    def in_flight(self, shortcode: str, *, made_since: datetime | None = None) -> tuple[int, int]:
+        """Cents that may be coming to `shortcode` and going from it and are not booked here: by attempts whose outcome
+        is open, or, with `made_since`, by all attempts made since then. One SELECT in the caller's unit of work.
+        """
+        return self.requests.in_flight(shortcode, made_since)
+
+    def charged_later(self, shortcode: str, confirmed: str, since: datetime) -> int:
+        """How many payouts of `shortcode` sent since then are open, or not yet `confirmed` (their code): M-Pesa has not
+        told what it charges for them. One SELECT in the caller's unit of work.
+        """
+        return self.requests.charged_later(shortcode, confirmed, since)
 
     def register_urls(self, shortcode: str) -> Outcome:
         """Tells M-Pesa where to confirm what `shortcode` receives; in production it takes this once. Calls out."""

@@ -27,8 +27,19 @@ class MpesaRequests(Protocol):
     def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> list[MpesaRequest]:
         """Those with these ids or these receipts, and the reversals of their Transactions; without claims."""
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        """Those that a movement may be the effect of, as `Mpesa.may_explain` says; without claims; one SELECT."""
+
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         """The oldest ones made before then that move money and whose outcome is open; without claims; one SELECT."""
+
+    def in_flight(self, shortcode: str, made_since: datetime | None) -> tuple[int, int]:
+        """Cents coming and going by attempts whose outcome is open, or by all made since then; one SELECT."""
+
+    def charged_later(self, shortcode: str, confirmed: str, since: datetime) -> int:
+        """How many payouts sent since then are open, or done without the code `confirmed`; one SELECT."""
 
     def prompts_by(self, references: Sequence[str]) -> dict[str, MpesaRequest]:
         """STK pushes by AccountReference, without claims; one SELECT."""
@@ -83,6 +94,9 @@ class MpesaCallbacks(Protocol):
 
     def add_balances(self, attempt: Attempt, balances: Sequence[tuple[UUID, Balance]], at: datetime) -> None:
         """What a balance query was answered: one INSERT."""
+
+    def told(self, questions: Sequence[UUID]) -> Mapping[UUID, tuple[Mapping[str, Money], datetime]]:
+        """What was answered to each question, by account, and when; one SELECT."""
 
     def balances(self, shortcode: str) -> Mapping[str, tuple[Money, datetime]]:
         """By account, what the newest answer said, and when it came."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import Case, F, FilteredRelation, Q, Value, When
+from django.db.models import Case, F, FilteredRelation, Q, Sum, Value, When
 
 from mpesa_integration import models
 from mpesa_integration.domain.balance import BalanceQuestion
@@ -24,13 +24,15 @@ from mpesa_integration.domain.request import (
 from mpesa_integration.infrastructure.tokens import Token
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.requests import Blame, Leg, MpesaClaim, MpesaRequest, RequestStatus
+from shared_kernel.domain.requests import SEND_WINDOW, Blame, Leg, MpesaClaim, MpesaRequest, RequestStatus
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.rows import insert, update
 
 PHONE, CHECKOUT = "mpesa_requests.phone", "mpesa_requests.checkout_request_id"
 CLAIMS = {"result_code", "received_at", "amount", "receipt", "verdict", "fate", "blame", "fee"}
 PART = 1000  # ids in one SELECT
+MOVES = [leg for leg in Leg if leg not in {Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}]
+EXPLAINS = timedelta(days=2)  # how far an attempt's sending and its movement can be apart: Pull shows it as long
 UNSETTLED = [status for status in RequestStatus if status.may_take_effect]
 
 
@@ -72,10 +74,44 @@ class DjangoMpesaRequests:
             found |= {request.id: request for request in (*named, *taken_back)}
         return list(found.values())
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        rows = models.MpesaRequest.objects.defer("answer").filter(leg__in=MOVES)
+        came_in = amount.amount > 0
+        way = [Leg.STK_PUSH] if came_in else OUTFLOWS
+        ended = [RequestStatus.DONE] if came_in else [RequestStatus.DONE, RequestStatus.REFUSED, RequestStatus.CLOSED]
+        before = rows.filter(shortcode=shortcode, leg__in=way, send_before__lt=moved_at + EXPLAINS)
+        undecided, alike = before.filter(status__in=UNSETTLED), before.filter(amount=abs(amount.amount))
+        several = [  # one statement: each part finds its rows by an index of its own
+            undecided.filter(amount=amount.amount) if came_in else undecided,
+            alike.filter(status__in=ended, receipt=None, send_before__gt=moved_at - EXPLAINS),
+            rows.filter(pk__in=models.MpesaCallback.objects.filter(receipt=receipt).values("request_id")),
+            rows.filter(reference=reference) if reference else rows.none(),
+        ]
+        return [to_domain(row) for row in rows.filter(receipt=receipt).union(*several)[:PART]]
+
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         rows = models.MpesaRequest.objects.filter(status__in=UNSETTLED, send_before__lt=before).defer("answer")
         rows = rows.exclude(leg__in=[Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE])
         return [to_domain(row) for row in rows.order_by("send_before")[:most]]
+
+    def in_flight(self, shortcode: str, made_since: datetime | None) -> tuple[int, int]:
+        rows = models.MpesaRequest.objects.filter(shortcode=shortcode, leg__in=MOVES)
+        if made_since is None:
+            rows = rows.filter(status__in=UNSETTLED)
+        else:  # made since then, or sent once more
+            again = Q(fence__gt=1, send_before__gte=made_since + SEND_WINDOW)
+            rows = rows.filter(status__in=list(RequestStatus), send_before__gte=made_since)
+            rows = rows.filter(Q(created_at__gte=made_since) | again)
+        sums = dict(rows.order_by().values_list("leg").annotate(Sum("amount")))
+        coming = sums.pop(Leg.STK_PUSH, 0)
+        return int(coming), int(sum(sums.values()))
+
+    def charged_later(self, shortcode: str, confirmed: str, since: datetime) -> int:
+        sent = [*UNSETTLED, RequestStatus.DONE]
+        rows = models.MpesaRequest.objects.filter(status__in=sent, send_before__gte=since, shortcode=shortcode)
+        return rows.filter(leg__in=[Leg.B2C_PAYOUT, Leg.B2C_REFUND]).exclude(status="done", code=confirmed).count()
 
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         fresh = models.MpesaRequest.objects.filter(receipt=None)

@@ -1,6 +1,6 @@
 """What people make of a break: one explains it, or proposes what is posted and another one approves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -60,7 +60,7 @@ class Breaks:
             status = BreakStatus.RESOLVED
             if resolution is Resolution.INTO_SUSPENSE:
                 _must_be_postable(found)
-                self._must_be_nobodys(found)
+                self.must_be_nobodys(found)
                 status = BreakStatus.PROPOSED
             decided = replace(
                 found, status=status, resolution=resolution, resolved_by=by[:64], why=why.strip()[:255],
@@ -83,9 +83,9 @@ class Breaks:
                 raise SamePerson("somebody else has to approve what you propose")
             decided = replace(
                 found, status=BreakStatus.RESOLVED, approved_by=by[:64], closed_at=at,
-                provider_key=_provider_key(found),
+                provider_key=provider_key(found),
             )  # fmt: skip
-            self._must_be_nobodys(found)
+            self.must_be_nobodys(found)
             self._into_suspense(found, at)
             self.breaks.save([decided])
             self.audit.append([told("reconciliation.break_approved", decided, at)])
@@ -105,21 +105,23 @@ class Breaks:
             self.breaks.save([again])
             self.audit.append([replace(told("reconciliation.break_rejected", found, at), why=why.strip()[:255])])
 
-    def _must_be_nobodys(self, found: Break) -> None:
-        """An attempt that explains it, or may, posts it by its saga, under a key of its own. Raises `NothingToPost`."""
-        theirs, _ = _must_be_postable(found)
-        amount = Money(abs(theirs.amount), theirs.currency)
-        references = [found.reference.upper()] if found.reference else []
+    def must_be_nobodys(self, found: Break) -> None:
+        """An attempt that explains it, or may, posts it by its saga. Raises `NothingToPost`.
+
+        In the caller's unit of work, without a lock on what may be behind it: M-Pesa's attempts are looked at in one
+        statement, so that each is seen before or after it ended, and either way it explains the movement; and what a
+        saga posts at this very moment by the provider's own id has the key that this movement has.
+        """
+        theirs, reference = _what_moved(found), found.reference.upper()
         attempts: list[MpesaRequest | DerivTransfer]
-        still_open: Sequence[MpesaRequest | DerivTransfer]
         if found.provider is Provider.MPESA:
-            attempts = [*self.mpesa.behind([], [found.movement.removesuffix(":fee")])]
-            attempts += self.mpesa.prompts_by(references).values() if references else []
-            still_open = self.mpesa.overdue(self.clock() + SOON, MOST_OVERDUE)
+            receipt = found.movement.removesuffix(":fee")
+            attempts = [*self.mpesa.may_explain(found.account, receipt, reference, theirs, found.at)]
         else:
-            attempts = [*self.deriv.transfers_by(references).values()] if references else []
+            amount = Money(abs(theirs.amount), theirs.currency)
             still_open = self.deriv.overdue(self.clock() + SOON, MOST_OVERDUE)
-        attempts += [request for request in still_open if request.amount == amount]
+            attempts = [*self.deriv.transfers_by([reference]).values()] if reference else []
+            attempts += [transfer for transfer in still_open if transfer.amount == amount]
         if attempts:
             whose = attempts[0].transaction_id
             raise NothingToPost(f"Transaction {whose} explains it, or may: see how that ends first")
@@ -136,6 +138,13 @@ class Breaks:
         self.orphans.add([orphan])
 
 
+def _what_moved(found: Break) -> Money:
+    """Raises `NothingToPost`."""
+    if found.theirs is None:
+        raise NothingToPost("the provider's book shows no such movement")
+    return found.theirs
+
+
 def _must_be_postable(found: Break) -> tuple[Money, FloatKind]:
     """What is to be posted, and on which account. Raises `NothingToPost`."""
     if found.kind is not BreakKind.MISSING_HERE or found.theirs is None or found.sub_account not in FLOATS:
@@ -143,5 +152,5 @@ def _must_be_postable(found: Break) -> tuple[Money, FloatKind]:
     return found.theirs, FLOATS[found.sub_account]
 
 
-def _provider_key(found: Break) -> str:
+def provider_key(found: Break) -> str:
     return f"{found.provider}:{found.account}:{found.movement}"

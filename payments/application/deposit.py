@@ -126,27 +126,44 @@ class AskForPayment(Step[Deposit, MpesaRequest, Outcome]):
 
 @dataclass(frozen=True)
 class TakePayment:
-    """What proof of a payment does: posted for what was proven; anything but the asked amount goes before a person."""
+    """What proof of a payment does: posted for what was proven; anything but the asked amount goes before a person.
+
+    With `suspense`, the name of what lies there, the payment is taken from there: it came in before it was known whose.
+    """
 
     ledger: LedgerGateway
     audit: AuditLog
+    suspense: str = ""
 
     def take(
         self, transaction: Deposit, request: MpesaRequest, payments: Sequence[MpesaPayment], *, at: datetime
     ) -> None:
         """`payments` are the book's rows, empty when the STK query alone proves it (then the amount is the one
         asked for).
+
+        What lies in suspense by now is not posted a second time: a person matches it. Such a payment is known by its
+        receipt, and where only the query tells of one, by the receipt that its callback claimed.
         """
+        claimed = {claim.receipt for claim in request.claims if claim.result_code == "0" and claim.receipt}
+        receipts = {payment.receipt for payment in payments} or claimed
+        keys = {} if self.suspense else {f"mpesa:{request.shortcode}:{receipt}": receipt for receipt in receipts}
+        elsewhere = {keys[key] for key in self.ledger.posted(keys)}
+        fresh = [payment for payment in payments if payment.receipt not in elsewhere]
+        if elsewhere and not fresh:
+            transaction.need_attention("payment_in_suspense", at=at)
+            return
+        payments = fresh
         request.status = RequestStatus.DONE
         transaction.change(request)
         paid = payments[0].amount if payments else request.amount
         transaction.paid = paid
         if payments:
             request.receipt = payments[0].receipt
-        self._post(transaction, request, paid, f"mpesa:{request.shortcode}:{request.id}", at=at)
+        # by the receipt where it is known, so that nobody else can post the same payment at this moment
+        self._post(transaction, request, paid, request.receipt or str(request.id), at=at)
         for extra in payments[1:]:
-            self._post(transaction, request, extra.amount, f"mpesa:{request.shortcode}:{extra.receipt}", at=at)
-            self.ledger.post_excess(transaction.id, transaction.user_id, extra.amount, at=at)
+            self._post(transaction, request, extra.amount, extra.receipt, at=at)
+            self.ledger.post_excess(transaction.id, transaction.user_id, extra.amount, of=extra.receipt, at=at)
         if transaction.amount < paid:
             self.ledger.post_excess(transaction.id, transaction.user_id, paid - transaction.amount, at=at)
         self.tell(transaction, request, [c for c in request.claims if c.result_code != "0" or not c.agrees], at=at)
@@ -172,7 +189,11 @@ class TakePayment:
                 ]
             )  # fmt: skip
 
-    def _post(self, transaction: Deposit, request: MpesaRequest, paid: Money, key: str, *, at: datetime) -> None:
+    def _post(self, transaction: Deposit, request: MpesaRequest, paid: Money, name: str, *, at: datetime) -> None:
+        if self.suspense:
+            self.ledger.post_suspense_matched(transaction.id, transaction.user_id, paid, orphan=self.suspense, at=at)
+            return
+        key = f"mpesa:{request.shortcode}:{name}"
         self.ledger.post_deposit_received(
             transaction.id, transaction.user_id, paid, shortcode=request.shortcode, provider_key=key, at=at
         )
@@ -554,6 +575,7 @@ class DepositSaga(TransactionSaga[Deposit]):
     quotes: Quotes
     limits: Limits
     keys: IdempotencyKeys
+    lies_in_suspense: Callable[[str], bool] = lambda name: True  # in the caller's unit of work
 
     def create(self, command: CreateDeposit, answer: Callable[[Deposit], str]) -> tuple[str, bool]:
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
@@ -612,7 +634,9 @@ class DepositSaga(TransactionSaga[Deposit]):
         """
         with self.unit_of_work():
             transaction, reversal = self._one_whole(id), Reversal(self.ledger, self.timing)
-            TakenBack(self.ledger).payment(transaction, receipt, amount, reversal, at=self.clock())
+            TakenBack(self.ledger, self.lies_in_suspense).payment(
+                transaction, receipt, amount, reversal, at=self.clock()
+            )
             self.save([transaction], ())
 
     def _one_whole(self, id: TransactionId) -> Deposit:

@@ -194,6 +194,8 @@ class People:
         elif isinstance(request, MpesaRequest) and request.leg is Leg.STK_PUSH:
             payment = MpesaPayment(proposal.reference, request.reference, proposal.amount or request.amount, at)
             TakePayment(saga.ledger, saga.audit).take(transaction, request, [payment], at=at)
+            if not transaction.is_paid:
+                raise VerdictNotNeeded("this payment lies in suspense: match it to this Transaction from there")
         elif isinstance(request, MpesaRequest):
             request.status, request.code, request.receipt = RequestStatus.DONE, CONFIRMED, proposal.reference
             transaction.asked(request, asked_at=at, at=at)

@@ -70,6 +70,11 @@ class MpesaSide(Protocol):
     def behind(self, ids: Sequence[RequestId], receipts: Sequence[str]) -> Sequence[MpesaRequest]:
         """The attempts with these ids or these receipts, and the reversals of their Transactions."""
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> Sequence[MpesaRequest]:
+        """The attempts that a movement may be the effect of; one SELECT."""
+
     def overdue(self, before: datetime, most: int) -> Sequence[MpesaRequest]:
         """The oldest attempts made before then whose outcome is open."""
 

@@ -5,6 +5,7 @@ caller's unit of work, on a Transaction whose requests are attached, and has no 
 no longer be covered by what waits in transit is owed by the customer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +29,7 @@ class TakenBack:
     """Posts it, and says what the Transaction does then."""
 
     ledger: LedgerGateway
+    lies_there: Callable[[str], bool] = lambda name: True
 
     def credit(self, deposit: Deposit, entry: str, *, at: datetime) -> None:
         """Deriv reverted the credit `entry`: its journal is mirrored, and the deposit refunded. It is not sent anew:
@@ -82,15 +84,28 @@ class TakenBack:
             return
         waits = min(amount, deposit.refundable)
         self._post_reversed(deposit, prompt, waits, key, covered=True, at=at)
-        if waits < amount:  # what was paid too much lies in suspense
-            orphan = f"{deposit.id}:excess"
-            self.ledger.post_suspense_returned(
-                "mpesa_working", prompt.shortcode, amount - waits, orphan=orphan, provider_key=f"{key}:excess", at=at,
-                transaction=deposit.id,
-            )  # fmt: skip
+        in_suspense = self.lies_there(f"{deposit.id}:deposit_excess:difference")
+        if waits < amount:  # what was paid too much
+            self._rest(deposit, prompt, amount - waits, f"{key}:excess", in_suspense=in_suspense, at=at)
         if deposit.status is not S.REFUND_PENDING:
             deposit.give_back("payment_reversed", "M-Pesa has returned this payment to you.", at=at)
         deposit.refunded(f"reversal of {receipt}"[:24], at=at)
+        if waits < amount and not in_suspense:
+            deposit.need_attention("returned_twice", at=at)
+
+    def _rest(
+        self, deposit: Deposit, prompt: MpesaRequest, rest: Money, key: str, *, in_suspense: bool, at: datetime
+    ) -> None:
+        """Out of suspense; where people have returned it from there by another way, the customer has it twice."""
+        if in_suspense:
+            self.ledger.post_suspense_returned(
+                "mpesa_working", prompt.shortcode, rest, orphan=f"{deposit.id}:deposit_excess:difference",
+                provider_key=key, at=at, transaction=deposit.id,
+            )  # fmt: skip
+            return
+        self.ledger.post_uncovered(
+            deposit.id, deposit.user_id, rest, paid_by="mpesa_working", owner=prompt.shortcode, provider_key=key, at=at
+        )
 
     def _post_reversed(
         self, deposit: Deposit, prompt: MpesaRequest, amount: Money, key: str, *, covered: bool, at: datetime

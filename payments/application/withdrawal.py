@@ -178,20 +178,26 @@ class AskDebit(AtDeriv, Step[Withdrawal, Question, Lookup | Unknown]):
 
 
 def take_debit(
-    ledger: LedgerGateway, transaction: Withdrawal, debit: DerivTransfer, references: Sequence[str], *, at: datetime
+    ledger: LedgerGateway,
+    transaction: Withdrawal,
+    debit: DerivTransfer,
+    references: Sequence[str],
+    *,
+    at: datetime,
+    suspense: str = "",
 ) -> None:
-    """What proof of a debit does: posted. One that had ended goes back; a second entry goes before a person."""
+    """What proof of a debit does: posted, or taken from `suspense`, where it lies by that name. One that had ended goes
+    back; a second entry goes before a person.
+    """
     late = transaction.was_final
     debit.status, debit.provider_transaction_id = RequestStatus.DONE, references[0]
     transaction.change(debit)
-    ledger.post_withdrawal_debited(
-        transaction.id,
-        transaction.user_id,
-        transaction.amount,
-        agent=debit.agent,
-        provider_key=f"deriv:{debit.agent}:{references[0]}",
-        at=at,
-    )
+    who = (transaction.id, transaction.user_id, transaction.amount)
+    if suspense:
+        ledger.post_suspense_matched(*who, orphan=suspense, at=at)
+    else:
+        key = f"deriv:{debit.agent}:{references[0]}"
+        ledger.post_withdrawal_debited(*who, agent=debit.agent, provider_key=key, at=at)
     transaction.debited(DerivTransferId(references[0]), at=at)
     for second in references[1:]:
         key = f"deriv:{debit.agent}:{second}"

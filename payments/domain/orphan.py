@@ -1,4 +1,4 @@
-"""Money at a provider that no Transaction of ours explains: in suspense until a person matches or returns it."""
+"""Money at a provider that no Transaction of ours explains: in suspense until people settle it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field

@@ -169,8 +169,12 @@ class LedgerGateway(Protocol):
     ) -> None:
         """Dr M-Pesa account / Cr customer in-transit, KES, for what was proven."""
 
-    def post_excess(self, deposit: TransactionId, customer: UserId, excess: Money, *, at: datetime) -> None:
-        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several."""
+    def post_excess(
+        self, deposit: TransactionId, customer: UserId, excess: Money, *, of: str = ..., at: datetime
+    ) -> None:
+        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several: `of`
+        is the receipt of a payment that is one too many; without it, what the payment was more than was asked for.
+        """
 
     def post_deposit_sent(
         self,
@@ -353,6 +357,24 @@ class LedgerGateway(Protocol):
         self, account: FloatKind, owner: str, amount: Money, *, provider_key: str, at: datetime
     ) -> None:
         """Dr suspense / Cr float: proven money that left and that nothing of ours explains."""
+
+    def post_suspense_recovered(
+        self,
+        account: FloatKind,
+        owner: str,
+        amount: Money,
+        *,
+        orphan: str,
+        provider_key: str,
+        at: datetime,
+        transaction: TransactionId | None = None,
+    ) -> None:
+        """Dr float / Cr suspense: an unexplained outflow came back, by the movement that `provider_key` names."""
+
+    def post_suspense_written_off(
+        self, amount: Money, *, orphan: str, at: datetime, transaction: TransactionId | None = None
+    ) -> None:
+        """Dr losses / Cr suspense: an unexplained outflow that nobody will bring back."""
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
         """Those movements that are in the ledger already, as whatever; one SELECT in the caller's unit of work.

@@ -267,6 +267,9 @@ class BreakBook(Protocol):
     def get(self, id: UUID) -> Break:
         """Locked. Raises `BreakNotFound`."""
 
+    def shown(self, provider: Provider, movement: str) -> list[Break]:
+        """The open ones about what the provider's book calls that, locked; one SELECT."""
+
     def add(self, breaks: Sequence[Break]) -> None:
         """One INSERT. Raises `RunsOverlap`."""
 

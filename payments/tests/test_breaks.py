@@ -1,17 +1,22 @@
 """What people make of a break: one explains it; what posts is proposed by one and approved by another."""
 
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 
 from deriv_integration.facade import deriv
+from mpesa_integration.facade import mpesa
 from payments import models, queries
+from payments.application.deposit import TakePayment
 from payments.domain.reconciliation import (
     BANDS,
     BreakNotOpen,
@@ -23,15 +28,26 @@ from payments.domain.reconciliation import (
     SamePerson,
 )
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import breaks, reconciliation
-from payments.tests.factories import AGENT, a_float, a_stored_deposit
+from payments.facade import (
+    Settle,
+    SettlementKind,
+    breaks,
+    deposits,
+    reconciliation,
+    suspense as suspense_of_people,
+    verify_statuses,
+)
+from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes
 from payments.tests.test_recovery import suspense
-from shared_kernel.domain.requests import Leg
+from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
 from wallet.facade import ledger, verify_ledger
+from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
+one_writer = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+LedgerEntry, MpesaCallback = map(apps.get_model, ("wallet.LedgerEntry", "mpesa_integration.MpesaCallback"))
 
 
 @pytest.fixture(autouse=True)
@@ -215,3 +231,170 @@ def test_the_list_of_orphans_tells_the_sum_of_each_age():
     assert "0-1 days: 1 (25.00 USD)" in client.get(listing).content.decode()
     assert "1 orphan" in client.get(listing, {"age": "0-1 days"}).content.decode()
     assert "0 orphan" in client.get(listing, {"age": "2-7 days"}).content.decode()
+
+
+# --- the same money, posted by a saga at this very moment -------------------------------------------------------------
+
+
+def paid_here(shillings=1300, **over):
+    """What M-Pesa shows came in, and we lack; the file tells no reference."""
+    given = {
+        "provider": "mpesa", "account": SHORTCODE, "sub_account": "mpesa_working", "known_as": "SKX0000001",
+        "movement": "SKX0000001", "theirs": shillings * 100, "currency": "KES",
+    }  # fmt: skip
+    row = a_break(**given | over)
+    models.ReconciliationBreak.objects.filter(pk=row.pk).update(
+        status="proposed", resolution="into_suspense", resolved_by="staff:1", why="nobody's"
+    )
+    return row
+
+
+def asked_to_pay(deposit, status=RequestStatus.ACCEPTED):
+    prompt = mpesa.new_request(deposit.id, Leg.STK_PUSH, 1, deposit.phone, deposit.amount, at=now())
+    with unit_of_work():
+        mpesa.record([prompt])
+        prompt.status = status
+        mpesa.save([prompt])
+    return prompt
+
+
+def take(deposit, *payments, before_the_end=lambda: None):
+    """The saga's step concludes that the deposit was paid."""
+    with unit_of_work():
+        [read] = deposits.whole([deposit.id])
+        if not read.is_paid:
+            TakePayment(ledger, deposits.audit).take(read, read.payments[0], payments, at=now())
+            deposits.save([read], ())
+        before_the_end()
+
+
+def received():
+    """How often, and as what, this payment is in the ledger."""
+    rows = LedgerEntry.objects.filter(purpose__in=["deposit_received", "suspense_in"])
+    return sorted(rows.values_list("purpose", flat=True))
+
+
+def test_a_payment_that_the_query_alone_had_proven_is_not_posted_into_suspense_as_well():
+    deposit = a_stored_deposit(S.AWAITING_MPESA)
+    asked_to_pay(deposit)
+    row = paid_here()
+    take(deposit)  # no receipt is known yet
+
+    with pytest.raises(NothingToPost, match=str(deposit.id)):
+        breaks.approve(row.id, by="staff:2")
+
+    assert received() == ["deposit_received"]
+
+
+def test_a_payment_whose_receipt_a_callback_claims_is_not_posted_into_suspense():
+    deposit = a_stored_deposit(S.FAILED)
+    prompt = asked_to_pay(deposit, RequestStatus.CLOSED)
+    a_claim(prompt, "SKX0000001")
+    row = paid_here()
+
+    with pytest.raises(NothingToPost, match=str(deposit.id)):
+        breaks.approve(row.id, by="staff:2")
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["by the book", "by the query"])
+def test_what_lies_in_suspense_is_not_posted_by_a_saga_that_proves_it_later(shown):
+    deposit = a_stored_deposit(S.FAILED)
+    prompt = asked_to_pay(deposit, RequestStatus.CLOSED)
+    breaks.approve(paid_here().id, by="staff:2")
+    a_claim(prompt, "SKX0000001")
+
+    take(deposit, *([MpesaPayment("SKX0000001", prompt.reference, deposit.amount, now())] if shown else []))
+
+    row = models.Transaction.objects.get(pk=deposit.id)
+    assert (row.status, row.failure_code) == (S.NEEDS_ATTENTION, "payment_in_suspense")
+    assert received() == ["suspense_in"]
+    assert not list(verify_statuses())
+    suspended = f"mpesa:{SHORTCODE}:SKX0000001"
+    asked = Settle(name=suspended, kind=SettlementKind.MATCHED, by="staff:1", why="its own", transaction=deposit.id)
+    suspense_of_people.approve(suspense_of_people.propose(asked), by="staff:2")
+    assert suspense("KES") == 0
+    assert models.Transaction.objects.get(pk=deposit.id).status in {S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT}
+
+
+@pytest.mark.parametrize(
+    ("status", "shillings", "explains"),
+    [("accepted", 1270, True), ("accepted", 1200, True), ("closed", 1270, True), ("closed", 1200, False)],
+)
+def test_a_payout_that_may_have_left_is_its_sagas_to_post(settings, status, shillings, explains):
+    withdrawal = a_stored_withdrawal(S.RATE_LOCKED)
+    payout = mpesa.new_request(withdrawal.id, Leg.B2C_PAYOUT, 1, withdrawal.phone, withdrawal.payout, at=now())
+    with unit_of_work():
+        mpesa.record([payout])
+        payout.status = RequestStatus(status)
+        mpesa.save([payout])
+    row = paid_here(-shillings, account=payout.shortcode, sub_account="mpesa_utility")
+    if explains:
+        with pytest.raises(NothingToPost, match=str(withdrawal.id)):
+            breaks.approve(row.id, by="staff:2")
+    else:
+        breaks.approve(row.id, by="staff:2")
+
+    assert suspense("KES") == (0 if explains else -shillings * 100)
+
+
+@one_writer
+@pytest.mark.parametrize(
+    ("paid", "shown"), [(1300, True), (1500, True), (1300, False)], ids=["book", "another amount", "query"]
+)
+@pytest.mark.parametrize("first", ["saga", "person"])
+def test_a_saga_and_a_person_who_post_the_same_payment_at_once_post_it_once(paid, shown, first):
+    """Two connections: each has done all but its commit when the other one begins."""
+    deposit = a_stored_deposit(S.AWAITING_MPESA)
+    prompt = asked_to_pay(deposit)
+    if not shown:
+        a_claim(prompt, "SKX0000001")
+    row = paid_here(paid)
+    payments = [MpesaPayment("SKX0000001", prompt.reference, kes(paid), now())] if shown else []
+    inside, other_began = threading.Event(), threading.Event()
+
+    def hold():
+        inside.set()
+        other_began.wait(5)
+        time.sleep(0.3)  # the other one has come to where it would post
+
+    def saga():
+        if first == "person":
+            inside.wait(5)
+            other_began.set()
+        take(deposit, *payments, before_the_end=hold if first == "saga" else lambda: None)
+        return "posted"
+
+    def person():
+        slow = breaks if first == "saga" else replace(breaks, audit=Slow(breaks.audit, hold))
+        if first == "saga":
+            inside.wait(5)
+            other_began.set()
+        try:
+            slow.approve(row.id, by="staff:2")
+        finally:
+            inside.set()
+        return "posted"
+
+    at_once(saga, person)
+
+    assert len(received()) == 1
+
+
+class Slow:
+    """An audit log that keeps the unit of work open."""
+
+    def __init__(self, audit, wait):
+        self.audit, self.wait = audit, wait
+
+    def append(self, records):
+        self.audit.append(records)
+        self.wait()
+
+
+def a_claim(prompt, receipt):
+    """A callback that says that it was paid."""
+    MpesaCallback.objects.create(
+        id=new_id(), kind="s", request_id=prompt.id, received_at=now(), last_received_at=now(), peer="127.0.0.1",
+        body="{}", headers={}, sha256=receipt * 6, result_code="0", receipt=receipt, amount=prompt.amount.amount,
+        verdict="agrees",
+    )  # fmt: skip

@@ -231,6 +231,28 @@ def test_a_transfer_that_deriv_takes_back_is_reverted_posted_by_its_saga_once_an
     assert not verify_ledger(lambda *_: None).findings
 
 
+def test_what_deriv_takes_back_of_an_orphan_returns_it_and_stays_no_break(later, run):
+    bank = later.bank
+    entry = bank.enter(bank.accounts[AGENT], 25_00, "deposit", "Top-up", None)
+    with unit_of_work():
+        key = f"deriv:{AGENT}:{entry.id}"
+        ledger.post_suspense_in("deriv_agent", AGENT, usd(25_00), provider_key=key, at=now())
+    back = bank.enter(bank.accounts[AGENT], -25_00, "withdrawal", f"Reversal of {entry.id}", None)
+    assert run("deriv", "--account", AGENT)[0] == 1
+    assert kinds() == ["reverted"]
+    asked = facade.Settle(
+        name=key, kind=facade.SettlementKind.RETURNED, by="staff:1", why="Deriv took it back", movement=str(back.id)
+    )
+
+    facade.suspense.approve(facade.suspense.propose(asked), by="staff:2")
+
+    assert (suspense("USD"), kinds()) == (0, [])
+    code, told = run("deriv", "--account", AGENT)
+    assert (code, counts(told)) == (0, {"matched": 2})
+    facade.recovery.find_orphans()
+    assert suspense("USD") == 0
+
+
 def test_what_our_prompt_was_paid_with_is_never_a_persons_to_post(later, run):
     """The saga posts it under the attempt's own key, which would not refuse it once more."""
     deposit = a_stored_deposit(S.CREATED)

@@ -155,6 +155,17 @@ class MpesaRows:
         rows = [row for row in self.table.rows.values() if row.status.may_take_effect and row.send_before < before]
         return [clone(row) for row in rows if row.leg not in {Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}][:most]
 
+    def may_explain(
+        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+    ) -> list[MpesaRequest]:
+        raise NotImplementedError("the sagas ask for no explanation")
+
+    def in_flight(self, shortcode: str, made_since: datetime | None) -> tuple[int, int]:
+        raise NotImplementedError("the sagas ask for no balance")
+
+    def charged_later(self, shortcode: str, confirmed: str, since: datetime) -> int:
+        raise NotImplementedError("the sagas ask for no balance")
+
     def attach_receipts(self, receipts: Mapping[RequestId, str]) -> None:
         for id, receipt in receipts.items():
             row = clone(self.table.rows[id])
@@ -249,6 +260,9 @@ class CallbackRows:
         self.store.put(rows, (attempt.id, kind, sha256), rows[attempt.id, kind, sha256] + 1)
 
     def add_balances(self, attempt: Attempt, balances: Sequence[tuple[UUID, Balance]], at: datetime) -> None:
+        raise NotImplementedError("the sagas ask for no balance")
+
+    def told(self, questions: Sequence[UUID]) -> Mapping[UUID, tuple[Mapping[str, Money], datetime]]:
         raise NotImplementedError("the sagas ask for no balance")
 
     def balances(self, shortcode: str) -> Mapping[str, tuple[Money, datetime]]:
@@ -380,6 +394,9 @@ class TransferRows:
     def transfers_by(self, references: Sequence[str]) -> dict[str, DerivTransfer]:
         rows = sorted(self.table.rows.values(), key=lambda row: row.attempt)
         return {row.reference: clone(row) for row in rows if row.reference in references}
+
+    def in_flight(self, agent: str, made_since: datetime | None) -> tuple[int, int]:
+        raise NotImplementedError("the sagas ask for no balance")
 
     def overdue(self, before: datetime, most: int) -> list[DerivTransfer]:
         rows = [row for row in self.table.rows.values() if row.status.may_take_effect and row.send_before < before]

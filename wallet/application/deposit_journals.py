@@ -16,6 +16,8 @@ from wallet.domain.ledger import (
     mpesa_working,
 )
 
+DIFFERENCE = "difference"
+
 
 class DepositJournals(Journals):
     """M-Pesa's customer to Deriv, and back. Each method joins the caller's unit of work."""
@@ -27,12 +29,15 @@ class DepositJournals(Journals):
         lines = [(mpesa_working(shortcode), customer_in_transit(customer, KES), paid)]
         self._post("deposit_received", lines, deposit, provider_key, at=at, provider_key=provider_key)
 
-    def post_excess(self, deposit: TransactionId, customer: UserId, excess: Money, *, at: datetime) -> None:
-        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several."""
-        number = 1 + self.book.journals_of(deposit, "deposit_excess")
+    def post_excess(
+        self, deposit: TransactionId, customer: UserId, excess: Money, *, of: str = DIFFERENCE, at: datetime
+    ) -> None:
+        """Dr customer in-transit / Cr suspense: proven money without a claim to it. A deposit may have several: `of`
+        is the receipt of a payment that is one too many; without it, what the payment was more than was asked for.
+        """
         currency = excess.currency
         lines = [(customer_in_transit(customer, currency), house(AccountKind.SUSPENSE, currency), excess)]
-        self._post("deposit_excess", lines, deposit, str(number), at=at)
+        self._post("deposit_excess", lines, deposit, of, at=at)
 
     def post_deposit_sent(
         self,

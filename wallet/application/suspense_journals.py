@@ -19,9 +19,8 @@ from wallet.domain.ledger import (
 class SuspenseJournals(Journals):
     """Orphans and uncovered outflows. Each method joins the caller's unit of work.
 
-    An orphan is named by the provider key of the payment that came in, and settled once: matched or returned, as a
-    whole. What of a matched one goes back into suspense (`post_excess`) has a name of its own, such as the key with
-    `:excess`.
+    What lies in suspense has a name: an orphan's is the provider key of its movement, anything else's the reference of
+    the journal that brought it there. It is settled once, as a whole.
     """
 
     def post_uncovered(
@@ -90,6 +89,28 @@ class SuspenseJournals(Journals):
         """Dr suspense / Cr float: proven money that left and that nothing of ours explains."""
         lines = [(_suspense(amount.currency), float_account(account, owner), amount)]
         self._post("suspense_out", lines, None, provider_key, at=at, provider_key=provider_key)
+
+    def post_suspense_recovered(
+        self,
+        account: FloatKind,
+        owner: str,
+        amount: Money,
+        *,
+        orphan: str,
+        provider_key: str,
+        at: datetime,
+        transaction: TransactionId | None = None,
+    ) -> None:
+        """Dr float / Cr suspense: an unexplained outflow came back, by the movement that `provider_key` names."""
+        lines = [(float_account(account, owner), _suspense(amount.currency), amount)]
+        self._settle("suspense_recovered", lines, transaction, orphan, at, provider_key)
+
+    def post_suspense_written_off(
+        self, amount: Money, *, orphan: str, at: datetime, transaction: TransactionId | None = None
+    ) -> None:
+        """Dr losses / Cr suspense: an unexplained outflow that nobody will bring back."""
+        lines = [(house(AccountKind.LOSSES, amount.currency), _suspense(amount.currency), amount)]
+        self._settle("suspense_written_off", lines, transaction, orphan, at)
 
     def _settle(
         self,

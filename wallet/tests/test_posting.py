@@ -132,10 +132,10 @@ def test_a_second_payment_and_two_excesses_of_one_deposit_are_posted_as_proven()
     with unit_of_work():
         receive(deposit, customer, kes(1500), key="mpesa:174379:A")
         receive(deposit, customer, kes(70), key="mpesa:174379:B")
-        ledger.post_excess(deposit, customer, kes(70), at=AT)
+        ledger.post_excess(deposit, customer, kes(70), of="B", at=AT)
         ledger.post_excess(deposit, customer, kes(200), at=AT)
     with unit_of_work():
-        ledger.post_excess(deposit, customer, kes(1), at=AT)
+        ledger.post_excess(deposit, customer, kes(1), of="C", at=AT)
 
     assert ledger.balance(held(customer)) == kes(1299)
     assert ledger.balance(SUSPENSE) == kes(271)

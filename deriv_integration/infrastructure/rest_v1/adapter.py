@@ -27,6 +27,7 @@ from deriv_integration.infrastructure.rest_v1.wallet import (
     entries_named,
     entries_since,
     from_customer,
+    held_by,
     named,
     nameless,
 )
@@ -130,6 +131,19 @@ class Rest:
             return Unreadable("agent_unknown")
         try:
             return [entry.public for entry in entries_since(self._client, credential, since)]
+        except Unusable as failed:
+            return Unreadable(failed.code)
+        except (http.NotConnected, http.NoAnswer) as failed:
+            return Unreadable(str(failed))
+
+    def balance(self, agent: str) -> Money | Unreadable:
+        """`GET /wallet/v1/wallets`: what the agent's `payment_agent` wallet holds in its currency."""
+        self._must_be_outside()
+        credential = self._agents.get(agent)
+        if credential is None:
+            return Unreadable("agent_unknown")
+        try:
+            return held_by(self._client, credential)
         except Unusable as failed:
             return Unreadable(failed.code)
         except (http.NotConnected, http.NoAnswer) as failed:

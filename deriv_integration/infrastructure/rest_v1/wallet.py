@@ -20,6 +20,7 @@ from shared_kernel.domain.requests import AgentEntry, DerivTransfer, Leg
 
 log = logging.getLogger(__name__)
 
+WALLETS = "/wallet/v1/wallets"
 PATH = "/wallet/v1/transactions/payment_agent"
 PAGE = 1000
 MOST_PAGES = 40
@@ -133,6 +134,23 @@ def entries_since(client: RestClient, agent: AgentCredential, since: datetime) -
     """All entries since then, newest first. Raises `Unusable`, and what the client raises."""
     entries = _read(client, agent, {"start_date_time": str(int(since.timestamp()))})
     return [entry for entry in entries if entry.at >= since - timedelta(seconds=1)]
+
+
+def held_by(client: RestClient, agent: AgentCredential) -> Money:
+    """What the agent's wallet holds. Raises `Unusable`, and what the client raises."""
+    answer = client.get(WALLETS, agent.token)
+    wallets = answer.data if answer.is_good and isinstance(answer.data, list) else None
+    if wallets is None:
+        raise Unusable(f"wallet:{answer.code}")
+    ours = [wallet for wallet in wallets if isinstance(wallet, Mapping) and wallet.get("type") == "payment_agent"]
+    balances = ours[0].get("balances") if len(ours) == 1 else None
+    if not isinstance(balances, Mapping):
+        raise Unusable("wallet_balance_malformed")
+    held = balances.get(agent.currency)
+    if isinstance(held, str) and held.startswith("-"):  # overdrawn: a balance can be, no movement is
+        below = _money(held[1:], agent.currency)
+        return Money(-below.amount, below.currency)
+    return _money(held, agent.currency)
 
 
 def _read(client: RestClient, agent: AgentCredential, window: Mapping[str, str]) -> list[WalletEntry]:

@@ -165,6 +165,14 @@ class WsV3:
         except READ_ERRORS as failed:
             return unreadable(failed)
 
+    def balance(self, agent: str) -> Money | Unreadable:
+        """`balance`, on the agent's own socket."""
+        self._must_be_outside()
+        try:
+            return self._book(agent).balance(self._credentials[agent].currency)
+        except READ_ERRORS as failed:
+            return unreadable(failed)
+
     def identify(self, token: str) -> DerivAccount:
         """`authorize` on a short-lived socket of its own. Raises `DerivTokenRefused`, `DerivUnavailable`."""
         self._must_be_outside()

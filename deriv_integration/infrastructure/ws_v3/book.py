@@ -134,6 +134,13 @@ class Book:
             raise Unusable("statement_too_long")
         return [_public(entry, Currency(currency)) for entry in entries]
 
+    def balance(self, currency: str) -> Money:
+        """What the account holds now. Raises `READ_ERRORS`."""
+        try:
+            return Money.of_decimal(self._balance(currency), Currency(currency))
+        except InvalidAmount:
+            raise Malformed("balance") from None
+
     def _read_since(self, since: int, *, anew: bool) -> Reading:
         """A reading at least since then, that began after this question. Raises `READ_ERRORS`."""
         with self._gate:
@@ -191,9 +198,12 @@ class Book:
                 return since, distinct(entries)
         return entries[-1].time + 1, distinct(entries)
 
-    def _balance(self) -> Decimal:
-        balance = good(self.link.read({"balance": 1}).message).get("balance")
-        amount = balance.get("balance") if isinstance(balance, dict) else None
+    def _balance(self, currency: str = "") -> Decimal:
+        told = good(self.link.read({"balance": 1}).message).get("balance")
+        balance = told if isinstance(told, dict) else {}
+        amount = balance.get("balance")
+        if currency and balance.get("currency") != currency:
+            raise Malformed("balance in another currency")
         if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
             raise Malformed("balance")
         return Decimal(amount)

@@ -30,6 +30,7 @@ from shared_kernel.infrastructure.rows import insert, update
 from wallet.facade import FloatLeg, float_legs_recorded, float_legs_under
 
 UUID_LENGTH = 36
+MOST_SHOWN = 10  # breaks about one movement
 CHANGES = (
     "theirs", "ours", "transaction_id", "provider_key", "status", "resolution", "resolved_by", "why", "resolved_at",
     "approved_by", "opened_at", "closed_at",
@@ -59,6 +60,12 @@ class DjangoBreakBook:
         if row is None:
             raise BreakNotFound(f"no break {id}")
         return to_break(row)
+
+    def shown(self, provider: Provider, movement: str) -> list[Break]:
+        rows = models.ReconciliationBreak.objects.select_for_update().filter(
+            provider=provider, status=BreakStatus.OPEN, movement=movement
+        )
+        return [to_break(row) for row in rows.order_by("pk")[:MOST_SHOWN]]
 
     def add(self, breaks: Sequence[Break]) -> None:
         try:

@@ -20,10 +20,11 @@ from shared_kernel.domain.errors import Conflict
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.ports import Context
 from shared_kernel.facade import acting_as, now, unit_of_work
-from wallet.facade import deriv_agent, ledger, mpesa_utility
+from wallet.facade import deriv_agent, ledger, mpesa_utility, mpesa_working
 
 RATE, MARGIN_BPS = Decimal("129.50"), 190
-UTILITY = Money(10_000_000_00, Currency.KES)  # as much as the simulated M-Pesa begins with
+# As much as the simulated M-Pesa begins with, so that the watch over balances finds the two alike.
+UTILITY, WORKING = Money(10_000_000_00, Currency.KES), Money(1_000_000_00, Currency.KES)
 STAFF, EMAIL = "admin", "admin@example.com"
 
 
@@ -47,9 +48,10 @@ class Command(BaseCommand):
             for agent in settings.DERIV_AGENTS:
                 with suppress(Conflict), unit_of_work():  # posted before: it has its opening balance
                     ledger.post_opening(deriv_agent(agent["name"]), opening, reference=f"demo:{agent['name']}", at=at)
-            with suppress(Conflict), unit_of_work():
-                account = mpesa_utility(settings.MPESA_B2C_SHORTCODE)
-                ledger.post_opening(account, UTILITY, reference=f"demo:{account}", at=at)
+            for account_of, held in ((mpesa_utility, UTILITY), (mpesa_working, WORKING)):
+                with suppress(Conflict), unit_of_work():
+                    account = account_of(settings.MPESA_B2C_SHORTCODE)
+                    ledger.post_opening(account, held, reference=f"demo:{account}", at=at)
         staff = self._staff(options["staff_password"]) if options["staff_password"] else None
         told = {"rate": str(RATE), "margin_bps": MARGIN_BPS, "float": options["float"], "staff": staff}
         self.stdout.write(json.dumps(told) if options["json"] else f"Demo data is there: {told}")

@@ -1,0 +1,183 @@
+"""Suspense over Django: what the ledger brought there, and `suspense_settlements` with the names that they claim."""
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection
+from django.db.models import Q
+
+from payments import models
+from payments.domain.suspense import (
+    ORPHANS,
+    PURPOSES,
+    Settlement,
+    SettlementKind,
+    SettlementNotFound,
+    SettlementOpen,
+    SettlementStatus,
+    SuspenseItem,
+)
+from shared_kernel.domain.identifiers import TransactionId
+from shared_kernel.domain.money import Currency, Money
+from shared_kernel.infrastructure.rows import insert
+from wallet.facade import AccountKind, house
+
+_KEYED, _ALL = (", ".join(f"'{purpose}'" for purpose in sorted(purposes)) for purposes in (ORPHANS, PURPOSES))
+_NAME = (
+    f"CASE WHEN e.purpose IN ({_KEYED}) THEN e.provider_key ELSE SUBSTR(e.reference, 1, LENGTH(e.reference) - 2) END"
+)
+_ACCOUNTS = ", ".join(f"X'{house(AccountKind.SUSPENSE, currency).id.hex}'" for currency in Currency)
+# Each side of suspense by the index of its account, but for what was undone, and what the ledger or people settled.
+_SIDES = " UNION ALL ".join(
+    f"""
+    SELECT e.seq, {_NAME} AS name, e.purpose, {sign}e.amount AS amount, e.currency, e.effective_at, e.recorded_at,
+        e.provider_key, e.transaction_id
+    FROM ledger_entries e LEFT JOIN ledger_entries r ON r.reverses = e.id
+    WHERE e.{side}_account_id IN ({_ACCOUNTS}) AND e.purpose IN ({_ALL}) AND e.reverses IS NULL AND r.id IS NULL
+        AND {{condition}}
+    """  # noqa: S608 - our own names
+    for side, sign in (("credit", ""), ("debit", "-"))
+)
+_SETTLED = {"mysql": "CONCAT('orphan:', i.name, ':1')", "sqlite": "'orphan:' || i.name || ':1'"}
+OPEN_ITEMS = """
+    SELECT i.seq, i.name, i.purpose, i.amount, i.currency, i.effective_at, i.recorded_at, i.provider_key,
+        i.transaction_id, s.id
+    FROM ({sides}) AS i LEFT JOIN suspense_claims c ON c.name = i.name
+    LEFT JOIN suspense_settlements s ON s.id = c.settlement_id
+    WHERE (s.id IS NULL OR s.status = 'proposed')
+        AND NOT EXISTS (SELECT 1 FROM ledger_entries d WHERE d.reference = {settled})
+"""
+
+
+def open_items(condition: str = "1 = 1") -> str:
+    """The SELECT of what lies in suspense, with a further condition over the entry `e`, whose parameters come twice."""
+    return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=_SETTLED[connection.vendor])
+
+
+class DjangoSuspenseBook:
+    """Joins the caller's unit of work."""
+
+    def items(self, names: Collection[str]) -> list[SuspenseItem]:
+        found: list[SuspenseItem] = []
+        keys = [name for name in names if name.startswith(("mpesa:", "deriv:"))]
+        references = [f"{name}:1" for name in names if name not in keys]
+        for column, values in (("provider_key", keys), ("reference", references)):
+            if values:
+                condition = f"e.{column} IN ({', '.join(['%s'] * len(values))})"
+                found += _items(f"{open_items(condition)} ORDER BY i.seq", [*values, *values])
+        return [item for item in found if item.name in names]
+
+    def page(self, *, after: int = 0, most: int = 100) -> list[SuspenseItem]:
+        return _items(f"{open_items('e.seq > %s')} ORDER BY i.seq LIMIT %s", [after, after, most])
+
+    def add(self, settlement: Settlement) -> None:
+        rows: list[Any] = [models.SuspenseClaim(name=n, settlement_id=settlement.id) for n in settlement.claims]
+        try:
+            insert([to_row(settlement)])
+            insert(rows)
+        except IntegrityError as error:
+            if "suspense_claims" in str(error) or "PRIMARY" in str(error):
+                raise SettlementOpen("another settlement was proposed about it, or with it as its proof") from error
+            raise
+
+    def get(self, id: UUID) -> Settlement:
+        row = models.SuspenseSettlement.objects.select_for_update().filter(pk=id).first()
+        if row is None:
+            raise SettlementNotFound(f"no settlement {id}")
+        return to_settlement(row)
+
+    def decide(self, settlement: Settlement) -> list[UUID]:
+        models.SuspenseSettlement.objects.filter(pk=settlement.id, status=SettlementStatus.PROPOSED).update(
+            status=settlement.status, decided_by=settlement.decided_by, decided_at=settlement.decided_at
+        )
+        if settlement.status is SettlementStatus.REJECTED:
+            models.SuspenseClaim.objects.filter(settlement_id=settlement.id).delete()
+        elif of := _orphans(settlement.claims):
+            rows = models.OrphanMovement.objects.filter(of, settled_at=None)
+            ids = list(rows.select_for_update().values_list("id", flat=True))
+            rows.update(settled_at=settlement.decided_at)
+            return ids
+        return []
+
+
+def _items(sql: str, parameters: list[Any]) -> list[SuspenseItem]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        rows = list(cursor.fetchall())
+    of = _orphans(row[7] for row in rows if row[2] in ORPHANS)
+    known = models.OrphanMovement.objects.filter(of).defer("reference") if of else []
+    orphans = {f"{orphan.provider}:{orphan.account}:{orphan.movement}": orphan for orphan in known}
+    return [_item(orphans.get(row[7]), *row) for row in rows]
+
+
+def _item(
+    orphan: models.OrphanMovement | None, seq: int, name: str, purpose: str, amount: int, currency: str, moved_at: Any,
+    booked_at: Any, key: str | None, transaction: bytes | None, settlement: bytes | None,
+) -> SuspenseItem:  # fmt: skip
+    of = orphan.transaction_id if orphan else transaction and UUID(bytes=bytes(transaction))
+    return SuspenseItem(
+        seq=seq,
+        name=name,
+        purpose=purpose,
+        amount=Money(int(amount), Currency(currency)),
+        moved_at=_time(moved_at),
+        booked_at=_time(booked_at),
+        key=key or "",
+        transaction=TransactionId(of) if of else None,
+        owner=orphan.owner if orphan else "finance",
+        settlement=UUID(bytes=bytes(settlement)) if settlement else None,
+    )
+
+
+def _orphans(keys: Iterable[str]) -> Q | None:
+    """Those rows of `orphan_movements` whose provider keys these are, each by its unique key; none of others."""
+    of: Q | None = None
+    for key in keys:
+        if key.startswith(("mpesa:", "deriv:")):
+            provider, account, movement = key.split(":", 2)
+            one = Q(provider=provider, account=account, movement=movement)
+            of = one if of is None else of | one
+    return of
+
+
+def _time(value: datetime | str) -> datetime:
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+
+def to_row(settlement: Settlement) -> models.SuspenseSettlement:
+    return models.SuspenseSettlement(
+        id=settlement.id,
+        item=settlement.item,
+        kind=settlement.kind,
+        amount=settlement.amount.amount,
+        currency=settlement.amount.currency,
+        transaction_id=settlement.transaction,
+        movement=settlement.movement[:96],
+        proof=settlement.proof,
+        by=settlement.by,
+        why=settlement.why,
+        at=settlement.at,
+        status=settlement.status,
+        decided_by=settlement.decided_by,
+        decided_at=settlement.decided_at,
+    )
+
+
+def to_settlement(row: models.SuspenseSettlement) -> Settlement:
+    return Settlement(
+        id=row.id,
+        item=row.item,
+        kind=SettlementKind(row.kind),
+        amount=Money(row.amount, Currency(row.currency)),
+        by=row.by,
+        why=row.why,
+        at=row.at,
+        transaction=TransactionId(row.transaction_id) if row.transaction_id else None,
+        movement=row.movement,
+        proof=row.proof,
+        status=SettlementStatus(row.status),
+        decided_by=row.decided_by,
+        decided_at=row.decided_at,
+    )
