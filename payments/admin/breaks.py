@@ -32,6 +32,12 @@ class ReconciliationRunAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
 
 
+RIGHT_TO: dict[str, str] = {
+    BreakStatus.OPEN: "payments.resolve_reconciliationbreak",
+    BreakStatus.PROPOSED: "payments.approve_reconciliationbreak",
+}  # what is decided next
+
+
 class DecisionForm(forms.Form):
     """What one person makes of a break; `why` stays in the audit log."""
 
@@ -45,7 +51,7 @@ class DecisionForm(forms.Form):
 
 @admin.register(models.ReconciliationBreak)
 class ReconciliationBreakAdmin(ReadOnlyAdmin):
-    """Differences. Whoever may change breaks decides on a page of its own, by the command that checks it."""
+    """Differences. Whoever has the right decides on a page of its own, by the command that checks it."""
 
     about = "reconciliation_break"
     list_display = (
@@ -89,7 +95,7 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     def decide_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """A form, and its command: who is signed in is who decides."""
         row = models.ReconciliationBreak.objects.filter(pk=key).first()
-        if row is None or not request.user.has_perm("payments.change_reconciliationbreak"):
+        if row is None or not request.user.has_perm(RIGHT_TO.get(row.status, RIGHT_TO[BreakStatus.OPEN])):
             raise PermissionDenied
         form = DecisionForm(request.POST or None, choices=_choices(row))
         if request.method == "POST" and form.is_valid():
