@@ -5,6 +5,8 @@ from pathlib import Path
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from shared_kernel import models
+from shared_kernel.application.continuing import Continuation, Continuing, Ends
 from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
 from shared_kernel.application.sealing import ChainCheck, ChainReport, Sealing
 from shared_kernel.domain.budgets import Budgets
@@ -12,6 +14,7 @@ from shared_kernel.infrastructure import append_only
 from shared_kernel.infrastructure.anchor import FileAnchor
 from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
+from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.coordination import DjangoLeases
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.grants import too_wide
@@ -35,12 +38,15 @@ __all__ = [
     "BlindIndexField",
     "Cell",
     "ChainReport",
+    "Continuation",
     "EncryptedField",
+    "Ends",
     "SheetFull",
     "acting_as",
     "audit",
     "budgets",
     "chain_check",
+    "continuing",
     "current_context",
     "dead_letters",
     "delivery",
@@ -80,5 +86,15 @@ missing_guards = append_only.missing
 _anchor = FileAnchor(lambda: Path(settings.SEAL_ANCHOR), lambda: str(settings.SEAL_ANCHOR_KEY), now)
 sealing = Sealing(DjangoSealBook(), _anchor, DjangoLeases(), unit_of_work, new_id, now)
 chain_check = ChainCheck(DjangoSealBook(), _anchor, now)
+continuing = Continuing(
+    sealing,
+    chain_check,
+    DjangoConsents(models.AnchorContinuation, Continuation),
+    audit,
+    DjangoLeases(),
+    unit_of_work,
+    new_id,
+    now,
+)
 budgets: Budgets = SharedBudgets(settings.BUDGET_RATES, settings.REDIS_URL, shares=settings.BUDGET_SHARES)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

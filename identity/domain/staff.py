@@ -61,7 +61,7 @@ GROUPS: Mapping[str, StaffGroup] = {
     ),
     "compliance officer": StaffGroup(frozenset(_OFFICER)),
     "compliance manager": StaffGroup(
-        frozenset(_OFFICER | _LEDGER),
+        frozenset(_OFFICER | _LEDGER | {"shared_kernel.anchorcontinuation"}),
         frozenset({"payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
     ),
     "finance": StaffGroup(
@@ -82,7 +82,7 @@ GROUPS: Mapping[str, StaffGroup] = {
         frozenset(
             _PROVIDERS | _FLOATS | _RECONCILIATION | _AUDIT
             | {"payments.transaction", "payments.quote", "mpesa_integration.mpesainitiator"}
-            | {"shared_kernel.domainevent"}
+            | {"shared_kernel.domainevent", "shared_kernel.anchorcontinuation"}
         ),
         frozenset({"shared_kernel.continue_anchor"}),
     ),
