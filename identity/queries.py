@@ -85,9 +85,3 @@ def device(id: UUID) -> dict[str, Any]:
     """A device that somebody signed in from, revoked or not; its name is the customer's own text."""
     names = ("id", "name", "platform", "created_at", "revoked_at")
     return dict(models.Device.objects.filter(pk=id).values(*names).first() or {})
-
-
-def may(username: str, right: str) -> bool:
-    """Whether this is an active member of staff with the right, given as `app.codename`."""
-    row = models.User.objects.filter(username=username.strip().lower(), is_staff=True, is_active=True).first()
-    return row is not None and row.has_perm(right)

@@ -61,7 +61,7 @@ GROUPS: Mapping[str, StaffGroup] = {
     ),
     "compliance officer": StaffGroup(frozenset(_OFFICER)),
     "compliance manager": StaffGroup(
-        frozenset(_OFFICER | _LEDGER | {"shared_kernel.anchorcontinuation"}),
+        frozenset(_OFFICER | _LEDGER | {"payments.reveal", "shared_kernel.anchorcontinuation"}),
         frozenset({"payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
     ),
     "finance": StaffGroup(

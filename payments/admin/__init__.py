@@ -1,5 +1,5 @@
 """Staff's pages of payments. Importing them registers them."""
 
-from payments.admin import breaks, records
+from payments.admin import breaks, records, reveals
 
-__all__ = ["breaks", "records"]
+__all__ = ["breaks", "records", "reveals"]

@@ -95,7 +95,11 @@ class TransactionAdmin(ReadOnlyAdmin):
     def story(self, row: models.Transaction) -> SafeString:
         """Links to its evidence; who may not see it is refused there."""
         look, take = (reverse(f"admin:payments_transaction_evidence{end}", args=[row.pk]) for end in ("", "_download"))
-        return format_html('<a href="{}">look</a> · <a href="{}">download</a>; either is audited', look, take)
+        ask = reverse("admin:payments_reveal_ask", args=[row.pk])
+        links = (
+            '<a href="{}">look</a> · <a href="{}">download</a> · <a href="{}">ask for it in clear</a>; all is audited'
+        )
+        return format_html(links, look, take, ask)
 
     @admin.display(description="sends", ordering="amount")
     def sends(self, row: models.Transaction) -> str:
