@@ -97,6 +97,15 @@ class DjangoSealBook:
             return Unsealed(count, seq, datetime.fromisoformat(at).replace(tzinfo=UTC))
         return Unsealed(0)
 
+    def unsealed_since(self, chain: str) -> datetime | None:
+        """When the oldest row was recorded that has no Seal; two index look-ups, however many rows wait."""
+        last = "SELECT MAX(last_seq) FROM seals WHERE chain = %s"
+        recorded = f"CAST({_name(_tables[chain].recorded)} AS CHAR)"
+        where = f"seq > COALESCE(({last}), {BEFORE_ALL + 1}) ORDER BY seq LIMIT 1"
+        for (at,) in _rows(f"SELECT {recorded} FROM {_name(chain)} WHERE {where}", chain):  # noqa: S608 - our own names
+            return datetime.fromisoformat(at).replace(tzinfo=UTC)
+        return None
+
     def head(self, chain: str) -> Seal | None:
         found = _rows(f"SELECT {_SEAL} FROM seals WHERE chain = %s ORDER BY number DESC LIMIT 1", chain)  # noqa: S608
         return _seal(found[0]) if found else None
