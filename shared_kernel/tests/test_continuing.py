@@ -15,10 +15,11 @@ from django.utils import timezone
 
 from shared_kernel import models
 from shared_kernel.application import sealing as logic
-from shared_kernel.domain.four_eyes import SamePerson
+from shared_kernel.application.continuing import AnchorChanged, NothingToContinue
+from shared_kernel.domain.four_eyes import AlreadyUsed, NotApproved, SamePerson
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.domain.seals import AnchorBroken, SealsContradictAnchor
-from shared_kernel.facade import audit, chain_check, continuing, unit_of_work
+from shared_kernel.facade import audit, chain_check, continuing, sealing, unit_of_work
 from shared_kernel.tests.tampering import execute, faults, no_refusals, rewrite, seal, seals_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -285,6 +286,42 @@ def test_an_approval_is_for_what_was_found_then_and_not_for_long(run, anchor):
     with time_machine.travel(timezone.now() + timedelta(days=4)):
         assert run("--staff", "otieno")[1]["asked"] is None
     assert run("--staff", "otieno")[1]["did"] == "begun"
+
+
+def test_the_service_itself_begins_nothing_else_than_what_was_approved_and_that_once(anchor):
+    sealed(4)
+    kept = lines_of(anchor)
+    lose(anchor)
+    asked = continuing.ask(CHAIN, by="staff:1", why=WHY)
+    with pytest.raises(NotApproved):
+        continuing.begin(asked, by="staff:1")
+    continuing.approve(asked.id, by="staff:2")
+    (anchor / "audit_logs.seals").write_bytes(b"".join(kept[:2]))
+
+    with pytest.raises(AnchorChanged):
+        continuing.begin(asked, by="staff:1")
+    assert not (anchor / "audit_logs.2.seals").exists()
+    assert not models.AuditLog.objects.filter(action="anchor.continued").exists()
+    lose(anchor)
+    continuing.begin(asked, by="staff:1")
+    with pytest.raises(AlreadyUsed):
+        continuing.begin(asked, by="staff:1")
+    with pytest.raises(NothingToContinue):
+        continuing.ask(CHAIN, by="staff:1", why=WHY)
+    assert len(lines_of(anchor, "audit_logs.2.seals")) == 1
+
+
+def test_while_a_worker_seals_nothing_is_begun(anchor):
+    sealed()
+    lose(anchor)
+    asked = continuing.ask(CHAIN, by="staff:1", why=WHY)
+    continuing.approve(asked.id, by="staff:2")
+    assert sealing.leases.acquire(f"sealing.{CHAIN}", "another", timedelta(minutes=1))
+
+    with pytest.raises(AnchorChanged, match="worked on at this moment"):
+        continuing.begin(asked, by="staff:1")
+
+    assert not (anchor / "audit_logs.2.seals").exists()
 
 
 def test_a_crash_between_the_audit_row_and_the_new_anchor_is_finished_by_running_it_again(run, anchor, monkeypatch):
