@@ -5,6 +5,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.db import connection
+from django.test import Client
 
 from identity.domain.staff import ALL, GROUPS, RIGHTS
 from identity.infrastructure.staff_groups import OURS, keep_groups
@@ -135,3 +136,14 @@ def test_demo_data_has_somebody_in_each_group_and_two_where_two_have_to_agree(se
     assert set(found) == set(GROUPS)
     assert found.count("finance") == found.count("compliance manager") == 2
     assert all(member.check_password("a long enough password") for member in members)
+
+
+def test_auditors_read_what_each_group_may_do_and_nobody_changes_it():
+    client = Client(headers={"Host": "localhost"})
+    client.force_login(in_group("auditor"))
+    page = f"/admin/auth/group/{Group.objects.get(name='finance').pk}/change/"
+
+    text = client.get(page).content.decode()
+
+    assert "payments.approve_reconciliationbreak" in text
+    assert client.post(page, {"name": "finance"}).status_code == 403

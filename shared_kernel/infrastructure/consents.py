@@ -1,10 +1,11 @@
 """Consents over Django: a table of a kind of them has a column for each field, with the field's name."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Generic
+from typing import Generic
 from uuid import UUID
 
 from shared_kernel.domain.four_eyes import C, ConsentNotFound
+from shared_kernel.infrastructure.rows import same
 from shared_kernel.models import Consented
 
 MAY_CHANGE = ("approved_by", "approved_at", "used_at")
@@ -18,7 +19,7 @@ class DjangoConsents(Generic[C]):
     kind: type[C]
 
     def add(self, consent: C) -> None:
-        self.model(**self._columns(consent)).save(force_insert=True)
+        self.model(**same(consent, self._names)).save(force_insert=True)
 
     def get(self, id: UUID) -> C:
         row = self.model._default_manager.select_for_update().filter(pk=id).first()
@@ -35,11 +36,11 @@ class DjangoConsents(Generic[C]):
         return [self._consent(row) for row in rows]
 
     def save(self, consent: C) -> None:
-        changed = {name: getattr(consent, name) for name in MAY_CHANGE}
-        self.model._default_manager.filter(pk=consent.id).update(**changed)
+        self.model._default_manager.filter(pk=consent.id).update(**same(consent, MAY_CHANGE))
 
-    def _columns(self, consent: C) -> dict[str, Any]:
-        return {field.name: getattr(consent, field.name) for field in fields(consent)}
+    @property
+    def _names(self) -> list[str]:
+        return [field.name for field in fields(self.kind)]
 
     def _consent(self, row: Consented) -> C:
-        return self.kind(**{field.name: getattr(row, field.name) for field in fields(self.kind)})
+        return self.kind(**same(row, self._names))
