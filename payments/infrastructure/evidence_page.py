@@ -158,7 +158,7 @@ def _cell(name: str, value: Any) -> dict[str, Any]:
             return {"text": "", "kind": ""}
         case dict() | list():
             return {"text": _json(value) if value else "", "kind": "json"}
-        case str() if name == "purpose":
+        case str() if name in {"purpose", "table"}:
             return {"text": value.replace("_", " "), "kind": ""}  # so that it wraps between words
         case bool():
             return {"text": "yes" if value else "no", "kind": ""}
