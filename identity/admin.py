@@ -7,16 +7,23 @@ from django.contrib.auth.models import Group
 from django.utils.safestring import SafeString
 
 from identity import models
-from shared_kernel.admin import ReadOnlyAdmin, link, masked, row_url
+from shared_kernel.admin import ReadOnlyAdmin, link, masked, row_url, table
 
 admin.site.unregister(Group)  # who may do what is set by migrations and commands, not by hand
 
 
 @admin.register(Group)
 class GroupAdmin(ReadOnlyAdmin):
-    """The groups of staff."""
+    """The groups of staff, with what each may do; `migrate` keeps ours to their table."""
 
     list_display = ("name",)
+    fields = ("name", "rights")
+    readonly_fields = ("rights",)
+
+    @admin.display(description="rights")
+    def rights(self, row: Group) -> SafeString:
+        found = row.permissions.values_list("content_type__app_label", "codename", "name").order_by("codename")
+        return table(("right", "what it allows"), ((f"{app}.{code}", about) for app, code, about in found))
 
 
 def masked_email(text: str) -> str:

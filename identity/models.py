@@ -7,7 +7,7 @@ a blind index beside it. `users` holds customers and staff alike.
 from typing import ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
-from django.contrib.auth.models import PermissionsMixin
+from django.contrib.auth.models import Group, PermissionsMixin
 from django.db import models
 from django.utils import timezone
 
@@ -30,16 +30,23 @@ class StaffManager(BaseUserManager["User"]):
 
     def create_superuser(self, username: str, email: str, password: str | None = None) -> "User":
         """A member of staff with every right. `createsuperuser` asks for the three."""
+        return self.create_staff(username, email, password, is_superuser=True)
+
+    def create_staff(
+        self, username: str, email: str, password: str | None, *groups: str, is_superuser: bool = False
+    ) -> "User":
+        """A member of staff in these groups, which have to be there."""
         address = email.strip().lower()
         row = self.model(
             username=username.strip().lower(),
             email=address,
             email_index=blind_index("users.email", address),
             is_staff=True,
-            is_superuser=True,
+            is_superuser=is_superuser,
         )
         row.set_password(password)
         row.save(using=self._db)
+        row.groups.set([Group.objects.get(name=name) for name in groups])
         return row
 
 

@@ -1,6 +1,5 @@
 """What a customer is shown of themselves."""
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -86,9 +85,3 @@ def device(id: UUID) -> dict[str, Any]:
     """A device that somebody signed in from, revoked or not; its name is the customer's own text."""
     names = ("id", "name", "platform", "created_at", "revoked_at")
     return dict(models.Device.objects.filter(pk=id).values(*names).first() or {})
-
-
-def is_staff_of(username: str, groups: Iterable[str]) -> bool:
-    """Whether this is an active member of staff in one of `groups`, or one with every right."""
-    row = models.User.objects.filter(username=username.strip().lower(), is_staff=True, is_active=True).first()
-    return row is not None and (row.is_superuser or row.groups.filter(name__in=list(groups)).exists())

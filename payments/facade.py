@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from deriv_integration.facade import deriv
 from identity.facade import users
 from mpesa_integration.facade import mpesa
-from payments import queries
+from payments import models, queries
 from payments.application.balances import Balances
 from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
@@ -40,6 +40,7 @@ from payments.domain.reconciliation import (
     Result,
     band_of,
 )
+from payments.domain.reveal import Reveal
 from payments.domain.suspense import SettlementKind, SettlementStatus, SuspenseItem
 from payments.domain.transaction import Transaction, TransactionStatus, TransactionType
 from payments.infrastructure import evidence_page
@@ -57,6 +58,7 @@ from payments.infrastructure.rates import RateTable
 from payments.infrastructure.statements import read_statement
 from payments.infrastructure.verification import verify_statuses
 from shared_kernel.facade import budgets
+from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.coordination import ThreadsSideBySide
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import (
@@ -219,11 +221,13 @@ inquiry = Inquiry(mpesa, deriv, unit_of_work)
 treasury = Treasury(turnover=fx_turnover, rates=rates)
 evidence = Evidence(
     archive=DjangoArchive(),
+    reveals=DjangoConsents(models.Reveal, Reveal),
     audit=audit,
     fingerprint=lambda text: "keyed:" + blind_index("evidence.message", text),
     bare=lambda text: "sha256:" + sha256(text.encode()).hexdigest(),
     unit_of_work=unit_of_work,
     clock=now,
+    new_id=new_id,
 )
 
 

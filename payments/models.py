@@ -1,14 +1,14 @@
 """The rows of payments:
 
 `transactions`, `quotes`, `exchange_rates`, `limit_rules`, float accounts and their reservations, `orphan_movements`,
-`proposals`, `suspense_settlements`, `suspense_claims`, `provider_balances`,
-`balance_drifts`, `reconciliation_runs`, `reconciliation_breaks`.
+`proposals`, `reveals`, `suspense_settlements`, `suspense_claims`, `provider_balances`, `balance_drifts`,
+`reconciliation_runs`, `reconciliation_breaks`.
 """
 
 from django.db import models
 
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
-from shared_kernel.models import UuidField
+from shared_kernel.models import Consented, UuidField
 
 
 class Transaction(models.Model):
@@ -376,6 +376,19 @@ class BalanceDrift(models.Model):
         return f"{self.provider} {self.account} {self.sub_account}"
 
 
+class Reveal(Consented):
+    """That a Transaction's evidence is given to one person with personal data in clear, once."""
+
+    transaction_id = UuidField()
+
+    class Meta(Consented.Meta):
+        db_table = "reveals"
+        indexes = [models.Index(fields=["transaction_id", "at"], name="reveals_of")]
+
+    def __str__(self) -> str:
+        return f"evidence of {self.transaction_id} in clear"
+
+
 class ReconciliationRun(models.Model):
     """What one run over one account's book found; written with its breaks, so that a run is there as a whole or not."""
 
@@ -455,7 +468,10 @@ class ReconciliationBreak(models.Model):
                 name="break_posts_by_two",
             ),
         ]
-        indexes = [models.Index(fields=["status", "opened_at"], name="breaks_open")]
+        indexes = [
+            models.Index(fields=["status", "opened_at"], name="breaks_open"),
+            models.Index(fields=["transaction_id"], name="breaks_of"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.known_as}"

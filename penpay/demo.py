@@ -284,6 +284,7 @@ def units(minor: int) -> str:
 def serve(stack: Stack, console: Console, password: str) -> None:
     """Until Ctrl-C."""
     console.print(f"Admin     {stack.url}/admin/   sign in as admin@example.com, password {password}")
+    console.print("          or, with the same one, as finance@, finance2@, mlro@, mlro2@, ops@, support@, auditor@ …")
     console.print(f"API docs  {stack.url}/api/v1/docs/")
     for provider, name in (("mpesa", "M-Pesa"), ("deriv_ws", "Deriv")):
         console.print(f"Faults    http://{HOST}:{stack.simulators[provider]}/_control/faults   ({name})")

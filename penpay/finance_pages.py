@@ -34,7 +34,6 @@ from shared_kernel.domain.money import Currency
 from shared_kernel.facade import Cell, now
 from wallet.facade import AccountKind, account, snapshot
 
-GROUPS = ("finance", "auditor")
 A_PAGE, MOST_EXPORTED = 50, 50_000  # as many take some five seconds
 TITLES = {
     "trial_balance": "Trial balance",
@@ -161,9 +160,8 @@ def index(request: HttpRequest) -> HttpResponseBase:
 
 
 def may_see(request: HttpRequest) -> bool:
-    """Whether somebody of staff is in one of `GROUPS`."""
-    user: Any = request.user
-    return bool(user.is_superuser or user.groups.filter(name__in=GROUPS).exists())
+    """Whether somebody of staff has the right to."""
+    return request.user.has_perm("wallet.see_finance_reports")
 
 
 def _exported(request: HttpRequest, filters: Filters) -> FileResponse:

@@ -5,7 +5,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 
 import redis
 from django.conf import settings
@@ -22,13 +24,20 @@ from payments.facade import queries
 from penpay.celery import app
 from shared_kernel.api.context import client_address
 from shared_kernel.api.problems import problem_response
-from shared_kernel.facade import oldest_waiting, outbox_state, too_wide
+from shared_kernel.facade import SEALING_STANDS, oldest_waiting, outbox_state, too_wide, unsealed_since
 
 log = logging.getLogger(__name__)
 
 OUTBOX_LATE_S = 60  # an event that waits longer than this means that no relay is running
+UNSEALED_LATE_S = 300  # sealing runs each minute: somebody should look, and nothing is amiss for customers yet
 PROBE_TIMEOUT_S = 2
 RIGHTS_HOLD_S = 600  # for so long what the database user may do is not looked at again
+
+
+class Degraded(str):
+    """A reason for a person to look, and none to send requests elsewhere."""
+
+    __slots__ = ()
 
 
 @require_safe
@@ -39,14 +48,18 @@ def live(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """200 when database, its user, broker, cache and outbox are fine, else 503; which is not, only for insiders."""
-    failing = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
-    for name, reason in failing.items():
-        log.warning("not ready: %s: %s", name, reason)
+    """200 when database, its user, broker, cache, outbox and seals are fine, else 503; which is not, only for insiders,
+    who are also told what is `degraded`: late, and not yet a reason for 503.
+    """
+    wrong = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
+    failing = [name for name, reason in wrong.items() if not isinstance(reason, Degraded)]
+    for name, reason in wrong.items():
+        log.warning("%s: %s: %s", "not ready" if name in failing else "degraded", name, reason)
     if not insider(request):
         body = {"status": "failing" if failing else "ok"}
     else:
-        body = {"status": "failing" if failing else "ok"} | {name: failing.get(name, "ok") for name in CHECKS}
+        status = "failing" if failing else "degraded" if wrong else "ok"
+        body = {"status": status} | {name: wrong.get(name, "ok") for name in CHECKS}
     return JsonResponse(body, status=503 if failing else 200)
 
 
@@ -69,9 +82,13 @@ class Tables(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         outbox = outbox_state()
-        age = (timezone.now() - outbox.oldest).total_seconds() if outbox.oldest else 0.0
         yield GaugeMetricFamily("penpay_outbox_waiting", "Events that wait for the relay.", outbox.waiting)
+        age = _age_s(outbox.oldest)
         yield GaugeMetricFamily("penpay_outbox_age_seconds", "Age of the oldest event that waits.", age)
+        unsealed = GaugeMetricFamily("penpay_unsealed_age_seconds", "Age of the oldest unsealed row.", labels=["chain"])
+        for chain, since in unsealed_since().items():
+            unsealed.add_metric([chain], _age_s(since))
+        yield unsealed
         transactions = GaugeMetricFamily("penpay_transactions_open", "Transactions by open status.", labels=["status"])
         for status, number in queries.open_by_status().items():
             transactions.add_metric([status], number)
@@ -122,9 +139,21 @@ def _cache() -> str:
 
 
 def _outbox() -> str:
-    oldest = oldest_waiting()
-    age = (timezone.now() - oldest).total_seconds() if oldest else 0.0
+    age = _age_s(oldest_waiting())
     return f"the oldest event has waited {age:.0f} s" if age > OUTBOX_LATE_S else ""
+
+
+def _seals() -> str:
+    """Without seals nobody could tell later what was changed: past a limit, no more money is moved so."""
+    chain, age = max(((chain, _age_s(since)) for chain, since in unsealed_since().items()), key=itemgetter(1))
+    if age <= UNSEALED_LATE_S:
+        return ""
+    told = f"the oldest row of {chain} without a seal has waited {age:.0f} s: see the log of the worker that seals"
+    return told if age > SEALING_STANDS.total_seconds() else Degraded(told)
+
+
+def _age_s(since: datetime | None) -> float:
+    return (timezone.now() - since).total_seconds() if since else 0.0
 
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -133,6 +162,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "broker": _broker,
     "cache": _cache,
     "outbox": _outbox,
+    "seals": _seals,
 }
 
 

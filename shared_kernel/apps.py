@@ -16,6 +16,7 @@ class SharedKernelConfig(AppConfig):
         from shared_kernel import models
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
         from shared_kernel.infrastructure.broker import wake
+        from shared_kernel.infrastructure.consents import MAY_CHANGE
         from shared_kernel.infrastructure.grants import grant_runtime
         from shared_kernel.infrastructure.persistence import on_outbox_commit
         from shared_kernel.infrastructure.seals import AUDIT_LOGS, keep_sealed
@@ -32,6 +33,7 @@ class SharedKernelConfig(AppConfig):
             [
                 *append_only(models.AuditLog),
                 *append_only(models.Seal),
+                *append_only(models.AnchorContinuation, may_change=MAY_CHANGE),
                 *append_only(
                     models.DomainEvent,
                     may_change=("published_at", "attempts", "next_attempt_at", "parked_at", "discarded_at", "error"),

@@ -1,17 +1,21 @@
 """The shared kernel's door for edges (views, workers, admin, commands): they reach its adapters through here."""
 
+from datetime import datetime
 from pathlib import Path
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from shared_kernel import models
+from shared_kernel.application.continuing import Continuation, Continuing, Ends
 from shared_kernel.application.delivery import DeadLetters, Delivery, Relay, Subscriptions, retry_after
-from shared_kernel.application.sealing import ChainCheck, ChainReport, Sealing
+from shared_kernel.application.sealing import LATE as SEALING_STANDS, ChainCheck, ChainReport, Sealing
 from shared_kernel.domain.budgets import Budgets
 from shared_kernel.infrastructure import append_only
 from shared_kernel.infrastructure.anchor import FileAnchor
 from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
+from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.coordination import DjangoLeases
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
 from shared_kernel.infrastructure.grants import too_wide
@@ -32,15 +36,19 @@ from shared_kernel.queries import event, oldest_waiting, outbox_state, parked_ev
 
 __all__ = [
     "AUDIT_CHAIN",
+    "SEALING_STANDS",
     "BlindIndexField",
     "Cell",
     "ChainReport",
+    "Continuation",
     "EncryptedField",
+    "Ends",
     "SheetFull",
     "acting_as",
     "audit",
     "budgets",
     "chain_check",
+    "continuing",
     "current_context",
     "dead_letters",
     "delivery",
@@ -60,9 +68,15 @@ __all__ = [
     "subscriptions",
     "too_wide",
     "unit_of_work",
+    "unsealed_since",
     "wake",
     "write_workbook",
 ]
+
+
+def unsealed_since() -> dict[str, datetime | None]:
+    """For each chain when its oldest row was recorded that has no Seal yet; one SELECT each."""
+    return {chain: seal_book.unsealed_since(chain) for chain in sealed_tables()}
 
 
 def subscriptions() -> Subscriptions:
@@ -78,7 +92,18 @@ dead_letters = DeadLetters(DjangoParkedEvents(), audit, unit_of_work, now)
 AUDIT_CHAIN = AUDIT_LOGS.name
 missing_guards = append_only.missing
 _anchor = FileAnchor(lambda: Path(settings.SEAL_ANCHOR), lambda: str(settings.SEAL_ANCHOR_KEY), now)
-sealing = Sealing(DjangoSealBook(), _anchor, DjangoLeases(), unit_of_work, new_id, now)
-chain_check = ChainCheck(DjangoSealBook(), _anchor, now)
+seal_book = DjangoSealBook()
+sealing = Sealing(seal_book, _anchor, DjangoLeases(), unit_of_work, new_id, now)
+chain_check = ChainCheck(seal_book, _anchor, now)
+continuing = Continuing(
+    sealing,
+    chain_check,
+    DjangoConsents(models.AnchorContinuation, Continuation),
+    audit,
+    DjangoLeases(),
+    unit_of_work,
+    new_id,
+    now,
+)
 budgets: Budgets = SharedBudgets(settings.BUDGET_RATES, settings.REDIS_URL, shares=settings.BUDGET_SHARES)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

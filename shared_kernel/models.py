@@ -1,5 +1,5 @@
-"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `seals`, `leases`; and the id
-column that all share.
+"""The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `seals`, `anchor_continuations`,
+`leases`; the id column that all share, and the columns of what takes two people.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,48 @@ class Seal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.chain} {self.number}"
+
+
+class Consented(models.Model):
+    """What one person asked for and another one approves: the columns of a `Consent`. Never deleted, nor used twice."""
+
+    id = UuidField(primary_key=True)
+    by = models.CharField(max_length=64)
+    why = models.CharField(max_length=255)
+    at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    approved_by = models.CharField(max_length=64, blank=True, default="")
+    approved_at = models.DateTimeField(null=True)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.CheckConstraint(condition=~models.Q(approved_by=models.F("by")), name="%(class)s_four_eyes"),
+            models.CheckConstraint(condition=~models.Q(by="") & ~models.Q(why=""), name="%(class)s_says_who_and_why"),
+            models.CheckConstraint(
+                condition=models.Q(used_at=None) | ~models.Q(approved_by=""), name="%(class)s_used_once_approved"
+            ),
+        ]
+
+
+class AnchorContinuation(Consented):
+    """That a chain's anchor is begun anew from the seal `number` (0: from before the first one), and what was found."""
+
+    chain = models.CharField(max_length=64)
+    generation = models.PositiveIntegerField()
+    number = models.PositiveBigIntegerField()
+    hash = models.CharField(max_length=64)
+    anchor_number = models.PositiveBigIntegerField()
+    anchor_hash = models.CharField(max_length=64)
+    found = models.CharField(max_length=255)
+
+    class Meta(Consented.Meta):
+        db_table = "anchor_continuations"
+        indexes = [models.Index(fields=["chain", "at"], name="continuations_of")]
+
+    def __str__(self) -> str:
+        return f"{self.chain} from seal {self.number}"
 
 
 class Lease(models.Model):

@@ -89,6 +89,14 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         "shared_kernel.AuditLog", action="transaction.status", target_type="transaction", target_id=str(payment.id),
         before="CREATED", after="AWAITING_MPESA", actor=f"user:{who.id}", at=NOW,
     )  # fmt: skip
+    row(
+        "shared_kernel.AnchorContinuation", id=new_id(), by="staff:1", why="lost", at=NOW, expires_at=NOW, chain="c",
+        generation=2, number=1, hash="0" * 64, anchor_number=0, anchor_hash="0" * 64, found="there is no anchor",
+    )  # fmt: skip
+    row(
+        "payments.Reveal", id=new_id(), by="staff:1", why="court order", at=NOW, expires_at=NOW,
+        transaction_id=payment.id,
+    )  # fmt: skip
     row("payments.FloatAccount", account=f"deriv:CR{number}")
     row(
         "payments.FloatReservation", transaction_id=payment.id, account=f"deriv:CR{number}", amount=1000, created_at=NOW

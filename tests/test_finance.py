@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import time_machine
@@ -18,6 +19,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import given, strategies as st
 
 from identity.models import User
@@ -29,7 +31,7 @@ from shared_kernel.facade import new_id, now
 from shared_kernel.infrastructure.spreadsheets import csv_line, neutral, write_workbook
 from shared_kernel.models import AuditLog
 from wallet.facade import account, accounts, history_with_balances, whole_history
-from wallet.models import LedgerBalance
+from wallet.models import LedgerAccount, LedgerBalance
 from wallet.tests.factories import AGENT, SHORTCODE
 from wallet.tests.test_statement import Day
 
@@ -205,6 +207,28 @@ def test_floats_show_what_the_provider_said_last_and_since_when_they_drift():
     assert now() - seen[1] < timedelta(hours=2)
     assert f"does not agree with the provider: deriv_agent {AGENT}" in report.wrong
     assert json.dumps(report.json())
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_list_of_more_accounts_than_a_page_holds_is_cut_and_says_so(more):
+    count = finance.MOST_ACCOUNTS + more
+    LedgerAccount.objects.bulk_create(
+        LedgerAccount(
+            id=uuid4(), kind="customer_in_transit", currency="KES", owner=f"{number:04}", opened_at=timezone.now()
+        )
+        for number in range(count)
+    )
+
+    report = finance.accounts_report(kind="customer_in_transit")
+    page = unescape(staff("finance").get("/admin/finance/accounts/?kind=customer_in_transit").content.decode())
+
+    rows = list(report.rows)
+    assert [row[1] for row in rows] == [f"{number:04}" for number in range(min(count, 500))]
+    assert len(report.accounts) == len(rows)
+    note = "500 accounts: narrow it by kind, owner or currency"
+    assert (("Only the first", note) in report.facts) is (note in page) is (more > 0)
+    [one] = finance.accounts_report(kind="customer_in_transit", owner=f"{count - 1:04}").rows  # narrowed, all are found
+    assert one[1] == f"{count - 1:04}"
 
 
 def test_floats_show_what_is_there_what_is_promised_and_what_is_left():

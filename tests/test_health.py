@@ -11,8 +11,8 @@ from django.utils import timezone
 from payments.domain.transaction import FINAL
 from payments.facade import TransactionStatus, queries
 from penpay.health import _wide_rights
-from shared_kernel.facade import new_id
-from shared_kernel.models import DomainEvent
+from shared_kernel.facade import new_id, sealing
+from shared_kernel.models import AuditLog, DomainEvent
 from shared_kernel.tests.users import TWO_USERS, by_owner
 from wallet.facade import verify_ledger
 
@@ -50,7 +50,7 @@ def test_ready_names_each_part_to_insiders_only(client):
 
     assert inside.status_code == outside.status_code == 200
     assert inside.json() == {
-        "status": "ok", "database": "ok", "rights": "ok", "broker": "ok", "cache": "ok", "outbox": "ok"
+        "status": "ok", "database": "ok", "rights": "ok", "broker": "ok", "cache": "ok", "outbox": "ok", "seals": "ok"
     }  # fmt: skip
     assert outside.json() == {"status": "ok"}
 
@@ -67,6 +67,37 @@ def test_an_event_that_waits_for_over_a_minute_makes_it_unready(client):
     assert client.get("/health/ready", **STRANGER).status_code == 503
     assert client.get("/health/ready", **STRANGER).json() == {"status": "failing"}
     assert "has waited" in client.get("/health/ready").json()["outbox"]
+
+
+def a_row_recorded(ago_s: float) -> None:
+    at = timezone.now() - timedelta(seconds=ago_s)
+    AuditLog.objects.create(action="a", target_type="t", target_id="1", actor="system", at=at)
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "status", "code"), [(0, "ok", 200), (250, "ok", 200), (400, "degraded", 200), (3700, "failing", 503)]
+)
+def test_rows_that_wait_for_their_seal_are_told_first_and_make_it_unready_past_an_hour(client, ago_s, status, code):
+    a_row_recorded(ago_s)
+
+    inside, outside = client.get("/health/ready"), client.get("/health/ready", **STRANGER)
+
+    assert (inside.status_code, inside.json()["status"]) == (code, status)
+    assert ("audit_logs without a seal has waited" in inside.json()["seals"]) is (status != "ok")
+    assert (outside.status_code, outside.json()) == (code, {"status": "failing" if code == 503 else "ok"})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_are_sealed_wait_for_nothing_however_old(client):
+    a_row_recorded(5000)
+    sealing.seal("audit_logs", sealing.horizon("audit_logs"))
+    a_row_recorded(100)
+
+    text = client.get("/metrics").content.decode()
+
+    assert client.get("/health/ready").json()["seals"] == "ok"
+    assert 100 <= float(text.split('penpay_unsealed_age_seconds{chain="audit_logs"} ')[1].split("\n")[0]) < 200
+    assert 'penpay_unsealed_age_seconds{chain="ledger_entries"} 0.0' in text
 
 
 def test_a_cache_that_is_away_makes_it_unready_within_seconds(client, settings):
@@ -147,5 +178,5 @@ def test_a_database_user_that_may_do_too_much_is_named_by_verify_ledger_and_make
 def test_what_the_database_user_may_do_is_not_looked_at_at_each_probe(client, django_assert_num_queries):
     client.get("/health/ready")
 
-    with django_assert_num_queries(2):  # is the database there, and is an event late
+    with django_assert_num_queries(4):  # is the database there, is an event late, and is a row of either chain
         client.get("/health/ready")

@@ -30,8 +30,10 @@ def sections(records: Records, mask: Masker) -> dict[str, list[Row]]:
         "holds": [_note(row, mask) for row in records.audit if row["action"] in {HELD, RELEASED}],
         "reservations": [_reservation(row, records) for row in records.reservations],
         "orphans": [_orphan(row, mask) for row in records.orphans],
+        "breaks": [_break(row, mask) for row in records.breaks],
         "events": [_event(row, mask) for row in records.events],
         "audit": [_note(row, mask) for row in records.audit],
+        "seals": list(records.seals),
     }
     return {"story": _story(made), **made}
 
@@ -295,6 +297,14 @@ def _orphan(row: Row, mask: Masker) -> Row:
     }
 
 
+def _break(row: Row, mask: Masker) -> Row:
+    names = ("id", "kind", "status", "provider", "account", "sub_account", "known_as", "movement", "at", "opened_at")
+    who = ("owner", "resolution", "resolved_by", "resolved_at", "approved_by", "closed_at")
+    told: Row = {"theirs": money(row["theirs"], row["currency"]), "ours": money(row["ours"], row["currency"])}
+    told |= {name: row[name] for name in who} | {"why": mask.text(row["why"])}
+    return {name: row[name] for name in names} | told
+
+
 def _event(row: Row, mask: Masker) -> Row:
     names = ("seq", "id", "type", "occurred_at", "published_at", "attempts", "parked_at", "discarded_at")
     failed = str(row["error"]).strip().rpartition("\n")[2]
@@ -356,6 +366,11 @@ def _told_by_providers(made: Mapping[str, list[Row]]) -> Iterator[Row]:
             row["at"], "messages", f"{row['what']} about {row['about']}" + (f": {claim}" if claim else "") + again,
             row["from"],
         )  # fmt: skip
+    for row in made["breaks"]:
+        sums = f"theirs {row['theirs'] or 'nothing'}, ours {row['ours'] or 'nothing'}"
+        yield _line(row["opened_at"], "breaks", f"break {row['kind']}: {sums}", "reconciliation")
+        ended = f"break {row['kind']} is {row['status']}"
+        yield _line(row["closed_at"], "breaks", ended, row["resolved_by"] or "reconciliation")
     for row in made["orphans"]:
         yield _line(row["moved_at"], "orphans", f"{row['amount']} moved that no step explains", row["provider"])
 

@@ -16,7 +16,8 @@ from uuid import UUID
 from shared_kernel.domain.errors import Unprocessable
 from shared_kernel.domain.identifiers import TransactionId
 
-FORMAT, VERSION = "penpay-evidence", 1
+FORMAT, VERSION = "penpay-evidence", 2
+UNDERSTOOD = {1, 2}  # 2 has the sections of seals and breaks; all are hashed alike
 TOLD = "evidence.told"  # the audit row of whoever was told
 Row = dict[str, Any]
 
@@ -41,7 +42,9 @@ class Records:
     proposals: Sequence[Row] = field(repr=False)
     reservations: Sequence[Row]
     orphans: Sequence[Row] = field(repr=False)
+    breaks: Sequence[Row]
     audit: Sequence[Row]
+    seals: Sequence[Row]
 
 
 class Archive(Protocol):
@@ -53,8 +56,8 @@ class Archive(Protocol):
     def hashes_told(self, id: UUID) -> set[str]:
         """The SHA-256 of every document that was made of it, from the audit log."""
 
-    def may_reveal(self, staff: str) -> bool:
-        """Whether this member of staff may see personal data in clear."""
+    def is_there(self, id: TransactionId) -> bool:
+        """Whether there is such a Transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +94,8 @@ def document(transaction_id: UUID, told: Told, sections: Mapping[str, list[dict[
 def faults(made: Mapping[str, Any]) -> Iterator[str]:
     """What of a document does not fit its hashes. Raises `NotEvidence` for what is no such document."""
     try:
-        if (made["format"], made["version"]) != (FORMAT, VERSION):
-            raise NotEvidence(f"this is {made['format']} {made['version']}, not {FORMAT} {VERSION}")
+        if made["format"] != FORMAT or made["version"] not in UNDERSTOOD:
+            raise NotEvidence(f"this is {made['format']} {made['version']}, not {FORMAT} up to {VERSION}")
         wrong = [name for name, one in made["sections"].items() if digest(one["rows"]) != one["sha256"]]
         whole = digest(_signed(made)) == made["sha256"]
     except (KeyError, TypeError, AttributeError) as missing:

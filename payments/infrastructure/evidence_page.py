@@ -62,10 +62,15 @@ LAYOUTS = {
     "reservations": Layout("Float reserved", "Money that was kept ready for the payout.",
                            ("at", "account", "amount", "released_at")),
     "orphans": Layout("Money that no step explains", "Found in a provider's book."),
+    "breaks": Layout("Differences between the books", "What reconciliation found, and what became of it."),
     "events": Layout("Events and their delivery", "Told to the other parts of the system.",
                      ("seq", "occurred_at", "type", "published_at", "attempts", "parked_at", "error", "payload")),
     "audit": Layout("Audit log", "Every row about it, as written.",
                     ("seq", "at", "action+why", "before+after", "details", "actor+address+request_id")),
+    "seals": Layout("Seals over the rows",
+                    "Each covers rows of the ledger or of the audit log by their hashes, and follows the Seal before;"
+                    " its own hash is anchored outside of the database.",
+                    ("table", "rows", "seal", "sealed_at", "check", "anchor", "hash")),
 }  # fmt: skip
 
 
@@ -153,7 +158,7 @@ def _cell(name: str, value: Any) -> dict[str, Any]:
             return {"text": "", "kind": ""}
         case dict() | list():
             return {"text": _json(value) if value else "", "kind": "json"}
-        case str() if name == "purpose":
+        case str() if name in {"purpose", "table"}:
             return {"text": value.replace("_", " "), "kind": ""}  # so that it wraps between words
         case bool():
             return {"text": "yes" if value else "no", "kind": ""}

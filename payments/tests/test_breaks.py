@@ -200,8 +200,8 @@ def somebody(name, *permissions):
 
 def test_two_people_of_finance_decide_on_the_breaks_own_page():
     row = a_break()
-    who = "view_reconciliationbreak", "change_reconciliationbreak"
-    one, other, reader = somebody("one", *who), somebody("other", *who), somebody("reader", who[0])
+    see, *rights = "view_reconciliationbreak", "resolve_reconciliationbreak", "approve_reconciliationbreak"
+    one, other, reader = somebody("one", see, *rights), somebody("other", see, *rights), somebody("reader", see)
     page = reverse("admin:payments_reconciliationbreak_change", args=[row.id])
     decide = reverse("admin:payments_reconciliationbreak_decide", args=[row.id])
 
@@ -219,6 +219,38 @@ def test_two_people_of_finance_decide_on_the_breaks_own_page():
     assert row.resolved_by != row.approved_by
     rows = AuditLog.objects.filter(target_id=str(row.id)).values_list("actor", flat=True)
     assert set(rows) == {row.resolved_by, row.approved_by}
+
+
+def test_each_decision_takes_its_own_right_and_changing_rows_is_none():
+    row = a_break()
+    see, resolve, approve = "view_reconciliationbreak", "resolve_reconciliationbreak", "approve_reconciliationbreak"
+    maker, checker = somebody("maker", see, resolve), somebody("checker", see, approve)
+    changer = somebody("changer", see, "change_reconciliationbreak")
+    decide = reverse("admin:payments_reconciliationbreak_decide", args=[row.id])
+    propose = {"decision": "into_suspense", "why": "a top-up"}
+
+    assert [client.post(decide, propose).status_code for client in (changer, checker)] == [403, 403]
+    assert maker.post(decide, propose).status_code == 302
+    for decision in ("approve", "reject"):
+        asked = {"decision": decision, "why": "so"}
+        assert [client.post(decide, asked).status_code for client in (changer, maker)] == [403, 403]
+    assert suspense("USD") == 0
+    assert checker.post(decide, {"decision": "approve"}).status_code == 302
+    assert suspense("USD") == 25_00
+
+
+def test_a_superuser_is_one_person_too():
+    row = a_break()
+    boss = get_user_model().objects.create_superuser("boss", "boss@example.org", "a long enough password")
+    client = Client(headers={"Host": "localhost"})
+    client.force_login(boss)
+    decide = reverse("admin:payments_reconciliationbreak_decide", args=[row.id])
+
+    assert client.post(decide, {"decision": "into_suspense", "why": "a top-up"}).status_code == 302
+    assert b"somebody else has to approve" in client.post(decide, {"decision": "approve"}).content
+
+    row.refresh_from_db()
+    assert (row.status, suspense("USD")) == (BreakStatus.PROPOSED, 0)
 
 
 def test_the_list_of_orphans_tells_the_sum_of_each_age():

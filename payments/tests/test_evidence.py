@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import Group
-from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -17,14 +15,15 @@ from payments.domain.evidence import digest
 from payments.domain.proposal import Decision
 from payments.domain.transaction import TransactionStatus as S
 from payments.facade import deposits, evidence, evidence_page
-from payments.tests.factories import a_float, a_stored_deposit, todays_rate
+from payments.tests.factories import a_stored_deposit
 from payments.tests.told import EMAIL, NAME, PHONE, Story, a_caller, a_told_deposit, a_told_withdrawal, decided
-from payments.tests.withdrawing import V3, a_payout_float
+from payments.tests.withdrawing import V3
 from shared_kernel.domain.identifiers import TransactionId
-from shared_kernel.infrastructure.persistence import new_id
+from shared_kernel.facade import sealing
+from shared_kernel.infrastructure.persistence import new_id, now
 from shared_kernel.models import AuditLog
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("open_for_business")]
 User, MpesaRequest, MpesaCallback, DerivTransfer, LedgerEntry = map(
     apps.get_model,
     (
@@ -39,30 +38,9 @@ server = pytest.mark.skipif(connection.vendor == "sqlite", reason="callbacks com
 PASSWORD = "correct horse battery staple"
 
 
-@pytest.fixture(autouse=True)
-def _open_for_business(at_deriv, mpesa_simulator, live_server, settings):
-    settings.MPESA_CALLBACK_BASE_URL = live_server.url
-    todays_rate()
-    a_float()
-    a_payout_float()
-    at_deriv.simulator.pending_s = 0.05
-
-
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Runs the command in an empty directory; its exit code, and what it printed as JSON, or as text."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: Any, as_json: bool = True) -> tuple[Any, Any]:
-        code: Any = 0
-        try:
-            call_command("evidence", *map(str, words), *(["--json"] if as_json else []))
-        except SystemExit as ended:
-            code = ended.code
-        printed = capsys.readouterr().out
-        return code, json.loads(printed) if as_json else printed
-
-    return run
+def run(run_evidence):
+    return run_evidence
 
 
 def told(story: Story) -> dict[str, Any]:
@@ -259,49 +237,14 @@ def plant_secrets(story: Story) -> None:
     )  # fmt: skip
 
 
-@server
-def test_in_clear_it_takes_two_who_may_and_a_reason_and_still_tells_no_secret(run):
-    story = a_told_deposit(a_caller())
-    plant_secrets(story)
-    mlro("wanjiru"), mlro("otieno"), a_member("clerk", "support")
-    asked = [story.id, "--unmasked", "--out", "f.html"]
-
-    for words, said in (
-        (["--staff", "wanjiru", "--approved-by", "otieno"], "say why"),
-        (["--staff", "wanjiru", "--why", "court order 12"], "two people"),
-        (["--staff", "wanjiru", "--why", "court order 12", "--approved-by", "Wanjiru "], "two people"),
-        (["--staff", "wanjiru", "--why", "court order 12", "--approved-by", "clerk"], "clerk is nobody"),
-        (["--staff", "nobody", "--why", "court order 12", "--approved-by", "otieno"], "nobody is nobody"),
-    ):
-        code, answer = run(*asked, *words)
-        assert (code, said in answer["error"], is_on_disk()) == (2, True, []), words
-    assert not AuditLog.objects.filter(action="evidence.told").exists()
-
-    code, answer = run(*asked, "--staff", "wanjiru", "--why", "court order 12", "--approved-by", "otieno")
-
-    text = unescape(Path("f.html").read_text())
-    assert (code, answer["personal_data"]) == (0, "in clear")
-    assert NAME in text
-    assert f"+{PHONE}" in text
-    for secret in (*SECRETS, *story.secrets.values()):
-        assert secret not in text, secret
-    last = AuditLog.objects.get(action="evidence.told")
-    assert (last.why, last.details["by"], last.details["approved_by"]) == (
-        "court order 12", "staff:wanjiru", "staff:otieno",
-    )  # fmt: skip
-
-
-def mlro(name: str) -> Any:
-    return a_member(name, "compliance manager")
-
-
 def a_member(name: str, *groups: str) -> Any:
-    row = User.objects.create_superuser(name, f"{name}@example.org", PASSWORD)
-    row.is_superuser = False
-    row.save()
-    for group in groups:
-        row.groups.add(Group.objects.get_or_create(name=group)[0])
-    return row
+    return User.objects.create_staff(name, f"{name}@example.org", PASSWORD, *groups)
+
+
+def signed_in(member: Any) -> Client:
+    client = Client(headers={"Host": "localhost"})
+    client.force_login(member)
+    return client
 
 
 def test_a_text_that_can_not_be_decrypted_is_told_as_such():
@@ -340,9 +283,14 @@ def test_the_file_is_new_complete_its_owner_s_and_in_the_audit_log(run):
 
 
 def test_every_part_is_in_one_moment_and_takes_as_many_queries_for_long_stories_as_for_short_ones():
-    short, long = a_stored_deposit(S.CREATED), a_stored_deposit(S.COMPLETED)
+    short, long = a_stored_deposit(S.MPESA_CONFIRMED), a_stored_deposit(S.COMPLETED)
 
     counts = []
+    for deposit, rows in ((short, 1), (long, 6)):
+        for _ in range(rows):
+            AuditLog.objects.create(action="a", target_type="transaction", target_id=str(deposit.id), at=now())
+            for chain in ("ledger_entries", "audit_logs"):
+                sealing.seal(chain, sealing.horizon(chain))
     for deposit in (short, long):
         with CaptureQueriesContext(connection) as seen:
             told(Story(deposit.id, None, {}))  # type: ignore[arg-type]
@@ -485,13 +433,11 @@ def test_what_customers_and_staff_write_is_text_on_the_page_and_never_markup(run
 
 
 def a_browser(*groups: str, name: str = "mary", **over: Any) -> Client:
-    client = Client(headers={"Host": "localhost"})
     member = a_member(name, *groups)
     for name, value in over.items():
         setattr(member, name, value)
     member.save()
-    client.force_login(member)
-    return client
+    return signed_in(member)
 
 
 @pytest.mark.parametrize("group", ["auditor", "compliance manager", "finance"])
@@ -521,6 +467,37 @@ def test_who_may_not_see_it_is_refused_and_told_nothing(groups):
         answer = browser.get(f"/admin/payments/transaction/{deposit.id}/evidence/{end}")
         assert answer.status_code == 403
     assert not AuditLog.objects.filter(action="evidence.told").exists()
+
+
+def test_a_story_that_is_longer_than_a_file_tells_is_said_to_be_so_and_nothing_is_told(monkeypatch):
+    monkeypatch.setattr("payments.infrastructure.evidence.MOST_ENTRIES", 1)
+    deposit = a_stored_deposit(S.COMPLETED)
+    account, other = (
+        LedgerEntry.debit_account.field.related_model.objects.create(
+            id=new_id(), kind=kind, currency="KES", owner="", opened_at=now()
+        )
+        for kind in ("suspense", "margin")
+    )
+    LedgerEntry.objects.create(
+        id=new_id(), journal_id=new_id(), purpose="excess", debit_account=account, credit_account=other, amount=1,
+        currency="KES", transaction_id=deposit.id, reference="r", effective_at=now(), recorded_at=now(),
+    )  # fmt: skip
+
+    for end in ("", "download/"):
+        answer = a_browser("finance", name=f"mary{end}").get(f"/admin/payments/transaction/{deposit.id}/evidence/{end}")
+        assert (answer.status_code, answer["Content-Type"]) == (422, "text/plain")
+        assert f"{deposit.id} has 1 ledger entries or more" in answer.content.decode()
+    assert not AuditLog.objects.filter(action="evidence.told").exists()
+
+
+def test_a_file_of_the_version_before_is_still_held_against_its_hashes(run):
+    path, made = the_file(run)
+    sections = {name: one for name, one in made["sections"].items() if name not in {"seals", "breaks"}}
+    head = {name: value for name, value in made.items() if name not in {"sections", "sha256"}} | {"version": 1}
+    whole = digest(head | {"sections": {name: one["sha256"] for name, one in sections.items()}})
+    path.write_text(evidence_page.page(head | {"sections": sections, "sha256": whole}))
+
+    assert run("--check", path)[1]["findings"] == ["the audit log knows of no such document"]
 
 
 def test_strangers_and_customers_are_sent_to_sign_in_and_nothing_is_changed_here():

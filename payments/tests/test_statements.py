@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+import time_machine
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
@@ -15,6 +16,7 @@ from django.db import connection
 from mpesa_integration.facade import mpesa
 from payments import models
 from payments.domain.transaction import TransactionStatus as S
+from payments.facade import reconciliation
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, kes, usd
 from payments.tests.test_commands import _url_of_the_test_database
 from payments.tests.test_recovery import status_of
@@ -143,6 +145,23 @@ def test_the_same_file_a_second_time_changes_nothing(give):
     assert (second[1]["runs"][0]["repeated"], found(second[1])) == (True, found(first[1]))
     assert [list(row.objects.values()) for row in (models.ReconciliationRun, models.ReconciliationBreak)] == before
     assert AuditLog.objects.count() == audited
+
+
+def test_the_same_file_is_read_again_once_more_of_its_day_has_settled(give):
+    """Given at noon it is held against the morning; what is later waits, and is looked at when the file comes again."""
+    text = a_statement(("UKM0000001", "Business Payment", -500), ("UKM0000002", "Business Payment", -700))
+    half_past_the_first = datetime.fromisoformat(f"{YESTERDAY:%Y-%m-%d}T10:00:30+03:00") + reconciliation.settles_in
+    told = []
+    for later in (timedelta(), timedelta(), timedelta(minutes=5), timedelta(minutes=5), timedelta(hours=20)):
+        with time_machine.travel(half_past_the_first + later, tick=False):
+            told.append(give(text)[1]["runs"][0])
+
+    assert [run["repeated"] for run in told] == [False, True, False, True, False]
+    assert [run["counts"]["missing_here"] for run in told] == [1, 1, 2, 2, 2]
+    assert [run["opened"] for run in told] == [1, 1, 1, 1, 0]
+    assert [run["open"] for run in told] == [1, 1, 2, 2, 2]
+    assert models.ReconciliationRun.objects.count() == 3
+    assert sorted(models.ReconciliationBreak.objects.values_list("known_as", flat=True)) == ["UKM0000001", "UKM0000002"]
 
 
 def a_paid_deposit():

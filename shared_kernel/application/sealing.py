@@ -6,7 +6,7 @@ differ in another way, sealing stops until a person has looked. `ChainCheck` fin
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -20,6 +20,8 @@ from shared_kernel.domain.seals import (
     Anchor,
     AnchorBroken,
     Anchored,
+    AnchorOutOfReach,
+    Break,
     RowsStillOpen,
     Seal,
     SealBook,
@@ -29,6 +31,7 @@ from shared_kernel.domain.seals import (
     Unsealed,
     first_wrong,
     marks_in,
+    seq_of,
 )
 
 log = logging.getLogger(__name__)
@@ -98,21 +101,31 @@ class Sealing:
             return None
         return seal
 
-    def _anchored_head(self, chain: str) -> Seal | None:
-        """The last Seal, once the anchor agrees. Anchors the one that a crash has left. Raises otherwise."""
+    def head(self, chain: str) -> tuple[Seal | None, bool]:
+        """The last Seal, and whether a crash has kept it from the anchor, which agrees with it but for that.
+
+        Raises `SealsContradictAnchor`, `AnchorBroken`, `AnchorOutOfReach`.
+        """
         head, known = self.book.head(chain), self.anchor.head(chain)
-        if _tip(head) == _tip(known):
-            return head
-        if head is not None and head.number == _tip(known)[0] + 1:
+        if tip(head) == tip(known):
+            return head, False
+        if head is not None and head.number == tip(known)[0] + 1:
             before = self.book.seal(chain, head.number - 1)
-            if _tip(before) == _tip(known) and not self._fault(head, before):
-                self.anchor.append(head)
-                log.warning("seal_anchored_late", extra={"chain": chain, "number": head.number})
-                return head
+            if tip(before) == tip(known) and not self._fault(head, before):
+                return head, True
         raise SealsContradictAnchor(
-            f"{chain}: the database ends with seal {_tip(head)[0]}, the anchor with seal {_tip(known)[0]}, and one does"
-            " not follow from the other; nothing is sealed until this is explained: run verify_ledger and verify_audit"
+            f"{chain}: the database ends with seal {tip(head)[0]}, the anchor with seal {tip(known)[0]}, and one does"
+            " not follow from the other; nothing is sealed until this is explained: run verify_ledger and verify_audit,"
+            " and continue_anchor once it is"
         )
+
+    def _anchored_head(self, chain: str) -> Seal | None:
+        """The last Seal, once the anchor agrees. Anchors the one that a crash has left. Raises as `head`."""
+        head, is_late = self.head(chain)
+        if head and is_late:
+            self.anchor.append(head)
+            log.warning("seal_anchored_late", extra={"chain": chain, "number": head.number})
+        return head
 
     def _fault(self, seal: Seal, before: Seal | None) -> str:
         """What is wrong with a Seal or its rows; empty if nothing is."""
@@ -132,7 +145,18 @@ class ChainReport:
     rows: int = 0
     unsealed: Unsealed = field(default_factory=lambda: Unsealed(0))
     unanchored: int = 0
+    breaks: list[Break] = field(default_factory=list)  # where the anchor was begun anew: told for ever
     faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SealedRows:
+    """Some rows under one Seal: `wrong` says what is wrong with them or with the Seal, `anchor` what stands there."""
+
+    seal: Seal
+    seqs: list[int]
+    wrong: str
+    anchor: str
 
 
 @dataclass(frozen=True)
@@ -149,7 +173,7 @@ class ChainCheck:
         0 if there is none, or if the anchor is broken, which `check` will tell.
         """
         try:
-            return _tip(self.anchor.head(chain))[0]
+            return tip(self.anchor.head(chain))[0]
         except AnchorBroken:
             return 0
 
@@ -163,7 +187,7 @@ class ChainCheck:
         """
         must_be = self.anchored(chain) if anchored is None else anchored
         head = self.book.head(chain)
-        last = max(must_be, _tip(head)[0])
+        last = max(must_be, tip(head)[0])
         if from_seal - 1 > last:
             raise SealNotFound(f"{chain} ends with seal {last}: there is none to start from before seal {from_seal}")
         walk = _Walk(self.book, chain, ChainReport(chain, from_seal), self.anchor.lines(chain), progress)
@@ -171,6 +195,38 @@ class ChainCheck:
             walk.end(must_be, late=self.clock() - LATE)
         walk.read_on()
         return walk.report
+
+    def look(self, chain: str, seals: Mapping[int, int]) -> list[SealedRows]:
+        """These rows (seq to the number of its Seal), each Seal with its own. In a fixed number of SELECTs."""
+        numbers = sorted(set(seals.values()))
+        found = self.book.numbered(chain, {near for number in numbers for near in (number - 1, number) if near})
+        layouts = {found[number].layout for number in numbers if number in found}
+        marks = {layout: self.book.marks_of(chain, layout, sorted(seals)) for layout in layouts}
+        anchored = self._anchored_as(chain, numbers)
+        told = []
+        for number in numbers:
+            if (seal := found.get(number)) is not None:
+                seqs = sorted(seq for seq, of in seals.items() if of == number)
+                wrong = seal.fault_after(found.get(number - 1)) or _wrong_among(seqs, seal, marks[seal.layout])
+                told.append(SealedRows(seal, seqs, wrong, anchored(seal)))
+        return told
+
+    def _anchored_as(self, chain: str, numbers: Sequence[int]) -> Callable[[Seal], str]:
+        try:
+            lines = self.anchor.find(chain, numbers)
+        except (AnchorBroken, AnchorOutOfReach) as unread:
+            kind = "is not within reach here" if isinstance(unread, AnchorOutOfReach) else unread.detail
+            return lambda seal: f"not looked at: the anchor {kind}"
+
+        def told(seal: Seal) -> str:
+            if (line := lines.get(seal.number)) is None:
+                return "not anchored yet"
+            if line.number != seal.number:
+                return f"by seal {line.number}, from which the anchor was begun anew at {line.at:%Y-%m-%d %H:%M:%S}"
+            sound = line.hash == seal.hash
+            return f"anchored at {line.at:%Y-%m-%d %H:%M:%S}" if sound else "the anchor has another hash"
+
+        return told
 
 
 @dataclass
@@ -186,6 +242,7 @@ class _Walk:
     line: Anchored | None = None
     read: bool = False  # the anchor, to its end or to where it is broken
     broken: bool = False
+    begun_at: int = 0  # the Seal from which the anchor was begun anew; it vouches for those before
 
     def start(self, number: int) -> bool:
         """The Seal before the first that is looked at: it must be the anchored one."""
@@ -198,17 +255,17 @@ class _Walk:
 
     def to(self, head: Seal | None) -> bool:
         """Every Seal up to `head`, and its rows."""
-        while head is not None and _tip(self.before)[0] < head.number:
-            page = self.book.seals(self.chain, after=_tip(self.before)[0], up_to=head.number, most=SEALS_AT_ONCE)
+        while head is not None and tip(self.before)[0] < head.number:
+            page = self.book.seals(self.chain, after=tip(self.before)[0], up_to=head.number, most=SEALS_AT_ONCE)
             start = self.before
             sound, fault = self._sound(page)
             if wrong := wrong_row(self.book, sound, start):
                 return self._wrong((f"{self.chain} {wrong[0]}", wrong[1]))
             self.report.seals += len(sound)
             self.report.rows += sum(seal.row_count for seal in sound)
-            self.progress(self.chain, _tip(self.before)[0], head.number)
+            self.progress(self.chain, tip(self.before)[0], head.number)
             if fault or not page:
-                return self._wrong(fault or self._missing(_tip(start)[0] + 1))
+                return self._wrong(fault or self._missing(tip(start)[0] + 1))
         return True
 
     def end(self, must_be: int, *, late: datetime) -> bool:
@@ -236,8 +293,8 @@ class _Walk:
         """The Seals before the first that is wrong, and what is wrong with that one."""
         sound: list[Seal] = []
         for seal in page:
-            if seal.number != _tip(self.before)[0] + 1:
-                return sound, self._missing(_tip(self.before)[0] + 1)
+            if seal.number != tip(self.before)[0] + 1:
+                return sound, self._missing(tip(self.before)[0] + 1)
             if fault := seal.fault_after(self.before):
                 return sound, (_name(seal), fault)
             if differs := self._against_anchor(seal):
@@ -249,7 +306,7 @@ class _Walk:
     def _against_anchor(self, seal: Seal) -> Fault | None:
         line = self._line(seal.number)
         if line is None:
-            self.report.unanchored += 1
+            self.report.unanchored += seal.number > self.begun_at
         elif line.hash != seal.hash:
             return _name(seal), "the anchor has another hash: the seal, and so maybe its rows, was written anew"
         return None
@@ -259,7 +316,7 @@ class _Walk:
         return f"seals {self.chain} {number}", f"it is not there any more{told}"
 
     def _line(self, number: int) -> Anchored | None:
-        while not self.read and _tip(self.line)[0] < number:
+        while not self.read and tip(self.line)[0] < number:
             self._next_line()
         return self.line if self.line and self.line.number == number else None
 
@@ -271,11 +328,20 @@ class _Walk:
             self._wrong((f"anchor {self.chain}", broken.detail))
         self.read = line is None
         self.line = line or self.line
+        if line and line.breaks:
+            self.report.breaks, self.begun_at = list(line.breaks), line.number
 
     def _wrong(self, fault: Fault | None) -> bool:
         """Keeps the fault; whether there was none."""
         self.report.faults += [fault] if fault else []
         return fault is None
+
+
+def _wrong_among(seqs: Sequence[int], seal: Seal, now: Mapping[int, bytes]) -> str:
+    """What is wrong with the first of these rows that is not as this Seal has it."""
+    was = {seq_of(mark): mark for mark in marks_in(seal.marks)}
+    wrong = first_wrong([was[seq] for seq in seqs if seq in was], [now[seq] for seq in seqs if seq in now])
+    return f"row {wrong[0]}: {wrong[1]}" if wrong else ""
 
 
 def wrong_row(book: SealBook, seals: Sequence[Seal], before: Seal | None) -> tuple[int, str] | None:
@@ -292,7 +358,8 @@ def wrong_row(book: SealBook, seals: Sequence[Seal], before: Seal | None) -> tup
     return None
 
 
-def _tip(of: Seal | Anchored | None) -> tuple[int, str]:
+def tip(of: Seal | Anchored | None) -> tuple[int, str]:
+    """Number and hash of the last one; of none at all 0 and `GENESIS`."""
     return (of.number, of.hash) if of else (0, GENESIS)
 
 

@@ -6,7 +6,7 @@ rules are in `docs/adr/0016-rows-are-sealed-in-batches.md`.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -97,13 +97,37 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
+class Break:
+    """That an anchor was begun anew, from the Seal `number` on: what stood in the one before (`anchor_number`, 0 for
+    nothing that could be read), what was found, and who wanted it and why. It is told for ever.
+    """
+
+    generation: int  # of the new anchor: the first one, which nobody began anew, is 1
+    number: int
+    anchor_number: int
+    found: str
+    by: str
+    approved_by: str
+    why: str
+    at: str  # RFC 3339
+
+    def __str__(self) -> str:
+        ended = f"ended with seal {self.anchor_number}" if self.anchor_number else "could not be read"
+        return (
+            f"break: the anchor was begun anew from seal {self.number} at {self.at}, where the one before {ended}:"
+            f" {self.why} ({self.found}); by {self.by}, approved by {self.approved_by}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Anchored:
-    """What the anchor says of one Seal."""
+    """What the anchor says of one Seal. The first line of one that was begun anew has all the `breaks` so far."""
 
     number: int
     last_seq: int
     hash: str
     at: datetime
+    breaks: tuple[Break, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +169,12 @@ class SealBook(Protocol):
     def seals(self, chain: str, *, after: int, up_to: int, most: int) -> list[Seal]:
         """Seals by number, those after `after`."""
 
+    def numbered(self, chain: str, numbers: Collection[int]) -> dict[int, Seal]:
+        """Those of these Seals that are there; one SELECT."""
+
+    def marks_of(self, chain: str, layout: int, seqs: Collection[int]) -> dict[int, bytes]:
+        """The Marks of these rows as they are now; those that are gone are left out. One SELECT."""
+
     def add(self, seal: Seal) -> None:
         """Stores it in the caller's unit of work. Raises `SealTaken`."""
 
@@ -160,6 +190,20 @@ class Anchor(Protocol):
 
     def lines(self, chain: str) -> Iterator[Anchored]:
         """All, from the first on. Raises `AnchorBroken`."""
+
+    def find(self, chain: str, numbers: Collection[int]) -> dict[int, Anchored]:
+        """The lines of these Seals, without reading all: a Seal of before a Break has the line of that. Those that are
+        not anchored are left out. Raises `AnchorBroken`, also `AnchorOutOfReach` where there is no anchor at all.
+        """
+
+    def generation(self, chain: str) -> int:
+        """Which one this is, however much of it can be read: 1 is the first, and where there is none."""
+
+    def begin(self, chain: str, head: Seal | None, breaks: Sequence[Break]) -> None:
+        """Begins the next anchor, of the last Break's generation, with `head` (None: before the first Seal); durably.
+
+        The one before is left as it is. The same once more is harmless. Raises `SealsContradictAnchor`.
+        """
 
 
 def mark(values: Sequence[Any]) -> bytes:

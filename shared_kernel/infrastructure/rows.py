@@ -39,6 +39,11 @@ def insert(rows: Sequence[models.Model]) -> None:
             )
 
 
+def same(source: object, names: Sequence[str]) -> dict[str, Any]:
+    """What a row and its object have under the same names, for whichever of the two is made of the other."""
+    return {name: getattr(source, name) for name in names}
+
+
 def locked(model: type[M], condition: str, ids: Sequence[UUID], *parameters: Any) -> list[M]:
     """Rows by primary key and a further `condition` in SQL, locked in the order of their keys; one SELECT."""
     if not ids:

@@ -1,6 +1,6 @@
 """`seals` and the rows under them, read as their columns are stored, past the models: in one SELECT a page."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from shared_kernel.domain.seals import (
     SealTaken,
     Unsealed,
     mark,
+    seq_of,
 )
 from shared_kernel.infrastructure.persistence import lock_lost
 
@@ -96,6 +97,15 @@ class DjangoSealBook:
             return Unsealed(count, seq, datetime.fromisoformat(at).replace(tzinfo=UTC))
         return Unsealed(0)
 
+    def unsealed_since(self, chain: str) -> datetime | None:
+        """When the oldest row was recorded that has no Seal; two index look-ups, however many rows wait."""
+        last = "SELECT MAX(last_seq) FROM seals WHERE chain = %s"
+        recorded = f"CAST({_name(_tables[chain].recorded)} AS CHAR)"
+        where = f"seq > COALESCE(({last}), {BEFORE_ALL + 1}) ORDER BY seq LIMIT 1"
+        for (at,) in _rows(f"SELECT {recorded} FROM {_name(chain)} WHERE {where}", chain):  # noqa: S608 - our own names
+            return datetime.fromisoformat(at).replace(tzinfo=UTC)
+        return None
+
     def head(self, chain: str) -> Seal | None:
         found = _rows(f"SELECT {_SEAL} FROM seals WHERE chain = %s ORDER BY number DESC LIMIT 1", chain)  # noqa: S608
         return _seal(found[0]) if found else None
@@ -108,6 +118,19 @@ class DjangoSealBook:
         found = _rows(f"SELECT {_SEAL} FROM seals WHERE {where}", chain, after, up_to, most)  # noqa: S608
         return [_seal(row) for row in found]
 
+    def numbered(self, chain: str, numbers: Collection[int]) -> dict[int, Seal]:
+        if not numbers:
+            return {}
+        where = f"chain = %s AND number IN ({_places(numbers)})"
+        found = _rows(f"SELECT {_SEAL} FROM seals WHERE {where}", chain, *numbers)  # noqa: S608 - our own names
+        return {seal.number: seal for seal in map(_seal, found)}
+
+    def marks_of(self, chain: str, layout: int, seqs: Collection[int]) -> dict[int, bytes]:
+        if not seqs:
+            return {}
+        found = self._marked(chain, layout, f"seq IN ({_places(seqs)})", *seqs)
+        return {seq_of(mark): mark for mark in found}
+
     def add(self, seal: Seal) -> None:
         columns = {name: getattr(seal, name) for name in Seal.__slots__}
         try:
@@ -116,12 +139,14 @@ class DjangoSealBook:
             raise SealTaken(f"{seal.chain} has a seal {seal.number} already") from taken
 
     def _marks(self, chain: str, number: int, after: int, up_to: int, most: int, *, locking: bool) -> list[bytes]:
+        lock = " LOCK IN SHARE MODE" if locking and connection.vendor == "mysql" else ""
+        return self._marked(chain, number, f"seq > %s AND seq <= %s ORDER BY seq LIMIT %s{lock}", after, up_to, most)
+
+    def _marked(self, chain: str, number: int, where: str, *parameters: Any) -> list[bytes]:
         layout = _tables[chain].layouts.get(number)
         if layout is None:
             raise LayoutUnknown(f"{chain}: layout {number} is not known: a newer version of PenPay wrote this seal")
-        lock = " LOCK IN SHARE MODE" if locking and connection.vendor == "mysql" else ""
-        where = f"seq > %s AND seq <= %s ORDER BY seq LIMIT %s{lock}"
-        found = _rows(f"SELECT {_columns(layout)} FROM {_name(chain)} WHERE {where}", after, up_to, most)  # noqa: S608
+        found = _rows(f"SELECT {_columns(layout)} FROM {_name(chain)} WHERE {where}", *parameters)  # noqa: S608
         puts = [(place, put) for place, (_, kind) in enumerate(layout) if (put := KINDS[kind])]
         return [_mark(list(row), puts) for row in found]
 
@@ -141,6 +166,10 @@ def _seal(row: tuple[Any, ...]) -> Seal:
     chain, number, layout, first_seq, last_seq, row_count, marks, sealed_at, hash = row
     at = sealed_at if isinstance(sealed_at, datetime) else datetime.fromisoformat(sealed_at)
     return Seal(chain, number, layout, first_seq, last_seq, row_count, bytes(marks), at.replace(tzinfo=UTC), hash)
+
+
+def _places(values: Collection[Any]) -> str:
+    return ", ".join(["%s"] * len(values))
 
 
 def _name(name: str) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared_kernel.domain.seals import AnchorBroken, AnchorOutOfReach, Seal, SealsContradictAnchor, mark
+from shared_kernel.domain.seals import AnchorBroken, AnchorOutOfReach, Break, Seal, SealsContradictAnchor, mark
 from shared_kernel.infrastructure import anchor as module
 from shared_kernel.infrastructure.anchor import FileAnchor
 
@@ -170,3 +170,101 @@ def test_a_place_that_cannot_be_written_is_told_with_its_name_and_no_key(tmp_pat
         with pytest.raises(AnchorOutOfReach, match="SEAL_ANCHOR") as told:
             call()
         assert KEY not in str(told.value)
+
+
+# --- begun anew, and looked into --------------------------------------------------------------------------------------
+
+
+def a_break(generation=2, number=1, why="lost"):
+    return Break(generation, number, 0, "there is no anchor", "staff:1", "staff:2", why, AT.isoformat())
+
+
+def test_one_that_is_begun_anew_counts_alone_and_goes_on_from_its_seal(anchor, file):
+    seals = some_seals(5)
+    for seal in seals[:2]:
+        anchor.append(seal)
+    before = file.read_bytes()
+
+    anchor.begin("c", seals[2], [a_break(number=3)])
+    anchor.begin("c", seals[2], [a_break(number=3)])  # the same once more
+    anchor.append(seals[3])
+
+    assert anchor.generation("c") == 2
+    assert [(line.number, len(line.breaks)) for line in anchor.lines("c")] == [(3, 1), (4, 0)]
+    assert anchor.head("c").hash == seals[3].hash
+    assert file.read_bytes() == before
+    with pytest.raises(SealsContradictAnchor):
+        anchor.begin("c", seals[4], [a_break(number=5)])  # generation 2 is taken
+    anchor.begin("c", seals[4], [a_break(number=3), a_break(3, 5)])
+    assert [one.number for one in next(anchor.lines("c")).breaks] == [3, 5]
+    with pytest.raises(SealsContradictAnchor):
+        anchor.begin("c", seals[2], [a_break(number=3)])  # there is a newer one
+
+
+def test_a_file_under_the_name_of_another_generation_is_not_believed(anchor, file):
+    [seal] = some_seals(1)
+    anchor.begin("c", seal, [a_break()])
+    anew = file.with_name("c.2.seals")
+    anew.rename(file)
+    with pytest.raises(AnchorBroken):
+        anchor.head("c")
+    file.rename(file.with_name("c.3.seals"))
+    with pytest.raises(AnchorBroken):
+        anchor.head("c")
+    file.with_name("c.3.seals").unlink()
+    anchor.append(seal)
+    file.rename(anew)
+    with pytest.raises(AnchorBroken):
+        anchor.head("c")
+
+
+@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 60, 400])
+def test_single_lines_are_found_in_short_and_in_long_files(anchor, file, count, anew):
+    seals = some_seals(count)
+    if anew:
+        anchor.begin("c", seals[0], [a_break()])
+    for seal in seals[anew:]:
+        anchor.append(seal)
+
+    found = anchor.find("c", [*range(1, count + 1), count + 1, count + 99])
+
+    assert {number: line.hash for number, line in found.items()} == {seal.number: seal.hash for seal in seals}
+
+
+def test_a_seal_of_before_the_break_has_the_line_of_the_break(anchor):
+    seals = some_seals(200)
+    anchor.begin("c", seals[99], [a_break(number=100)])
+    for seal in seals[100:]:
+        anchor.append(seal)
+
+    found = anchor.find("c", [1, 99, 100, 101, 200])
+
+    assert {number: line.number for number, line in found.items()} == {1: 100, 99: 100, 100: 100, 101: 101, 200: 200}
+
+
+@pytest.mark.parametrize("number", [1, 2, 120, 250])
+def test_a_line_that_was_changed_is_not_found_but_told(anchor, file, number):
+    for seal in some_seals(250):
+        anchor.append(seal)
+    change(file, number - 1, hash="7" * 64)
+
+    with pytest.raises(AnchorBroken):
+        anchor.find("c", [number])
+    assert set(anchor.find("c", [50])) == {50}
+
+
+def test_a_piece_of_a_line_in_the_middle_hides_none(anchor, file):
+    seals = some_seals(300)
+    for seal in seals:
+        if seal.number == 150:
+            with file.open("ab") as opened:
+                opened.write(b'{"chain": "c", "num')
+        anchor.append(seal)
+
+    assert set(anchor.find("c", range(140, 160))) == set(range(140, 160))
+
+
+def test_where_there_is_no_anchor_at_all_it_is_out_of_reach(anchor):
+    with pytest.raises(AnchorOutOfReach, match="SEAL_ANCHOR"):
+        anchor.find("c", [1])

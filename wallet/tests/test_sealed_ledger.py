@@ -8,7 +8,7 @@ from django.db import connection
 from hypothesis import strategies as st
 
 from shared_kernel.domain.identifiers import EntryId
-from shared_kernel.facade import sealing, unit_of_work
+from shared_kernel.facade import continuing, sealing, unit_of_work
 from shared_kernel.tests.chain_attacks import CHANGED, ChainAttacks, ids, texts, times
 from shared_kernel.tests.tampering import execute, no_refusals, seal
 from wallet.facade import ledger, snapshot, verify_ledger
@@ -147,6 +147,30 @@ def test_the_command_names_the_first_wrong_entry_and_begins_where_it_is_told(cap
     assert {"check": "chain", "row": f"ledger_entries {first}", "detail": CHANGED} in everything["findings"]
     assert (newer["from_seal"], newer["seals"], newer["sealed"]) == (2, 1, 1)
     assert "chain" not in [finding["check"] for finding in newer["findings"]]
+
+
+@pytest.mark.usefixtures("_payments")
+def test_an_anchor_that_was_begun_anew_is_told_by_the_command_for_ever_and_fails_nothing(capsys, anchor):
+    for _ in range(2):
+        a_received_deposit(kes(5))
+        seal("ledger_entries")
+    (anchor / "ledger_entries.seals").unlink()
+    asked = continuing.ask("ledger_entries", by="staff:1", why="the disk was lost")
+    continuing.approve(asked.id, by="staff:2")
+    continuing.begin(asked, by="staff:1")
+
+    out = []
+    for options in (["--json"], []):
+        with pytest.raises(SystemExit):  # this entry's Transaction is nowhere
+            call_command("verify_ledger", *options)
+        out.append(capsys.readouterr().out)
+
+    told, words = json.loads(out[0]), " ".join(out[1].split())
+    [one] = told["breaks"]
+    assert (one["number"], one["why"], one["approved_by"]) == (2, "the disk was lost", "staff:2")
+    assert not {"chain", "guards"} & {finding["check"] for finding in told["findings"]}
+    assert "the anchor was begun anew from seal 2" in words
+    assert "approved by staff:2" in words
 
 
 @pytest.mark.usefixtures("_payments")

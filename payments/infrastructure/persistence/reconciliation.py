@@ -26,7 +26,7 @@ from shared_kernel.domain.identifiers import RequestId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg as RequestLeg, MpesaRequest
 from shared_kernel.infrastructure.persistence import current_context
-from shared_kernel.infrastructure.rows import insert, update
+from shared_kernel.infrastructure.rows import insert, same, update
 from wallet.facade import FloatLeg, float_legs_recorded, float_legs_under
 
 UUID_LENGTH = 36
@@ -34,6 +34,15 @@ MOST_SHOWN = 10  # breaks about one movement
 CHANGES = (
     "theirs", "ours", "transaction_id", "provider_key", "status", "resolution", "resolved_by", "why", "resolved_at",
     "approved_by", "opened_at", "closed_at",
+)  # fmt: skip
+
+OF_BREAK = (
+    "id", "account", "provider_key", "at", "opened_at", "owner", "resolved_by", "why", "resolved_at", "approved_by",
+    "closed_at",
+)  # fmt: skip
+OF_RUN = (
+    "id", "provider", "account", "sub_account", "since", "until", "read_since", "digest", "unchecked", "opened",
+    "closed", "still_open", "at",
 )  # fmt: skip
 
 
@@ -86,105 +95,48 @@ class DjangoBreakBook:
         return None if row is None else to_report(row)
 
     def report(self, report: Report) -> None:
-        insert(
-            [
-                models.ReconciliationRun(
-                    id=report.id,
-                    provider=report.provider,
-                    account=report.account,
-                    sub_account=report.sub_account,
-                    since=report.since,
-                    until=report.until,
-                    read_since=report.read_since,
-                    source=report.source[:128],
-                    digest=report.digest,
-                    unchecked=report.unchecked,
-                    opened=report.opened,
-                    closed=report.closed,
-                    still_open=report.still_open,
-                    at=report.at,
-                    by=current_context().actor,
-                    **{str(result): report.counts[result] for result in Result},
-                )
-            ]
-        )
+        counts = {str(result): report.counts[result] for result in Result}
+        told = same(report, OF_RUN) | {"source": report.source[:128], "by": current_context().actor}
+        insert([models.ReconciliationRun(**told, **counts)])
 
 
 def to_row(found: Break) -> models.ReconciliationBreak:
     either = found.theirs if found.theirs is not None else found.ours
     return models.ReconciliationBreak(
-        id=found.id,
+        **same(found, OF_BREAK),
         kind=found.kind,
         provider=found.provider,
-        account=found.account,
         sub_account=found.sub_account,
         known_as=found.known_as[:96],
         movement=found.movement[:96],
         reference=found.reference[:96],
-        provider_key=found.provider_key,
         theirs=None if found.theirs is None else found.theirs.amount,
         ours=None if found.ours is None else found.ours.amount,
         currency=either.currency if either is not None else "",
         transaction_id=found.transaction,
-        at=found.at,
-        opened_at=found.opened_at,
-        owner=found.owner,
         status=found.status,
         resolution=found.resolution or "",
-        resolved_by=found.resolved_by,
-        why=found.why,
-        resolved_at=found.resolved_at,
-        approved_by=found.approved_by,
-        closed_at=found.closed_at,
     )
 
 
 def to_break(row: models.ReconciliationBreak) -> Break:
     return Break(
-        id=row.id,
+        **same(row, (*OF_BREAK, "known_as", "movement", "reference")),
         kind=BreakKind(row.kind),
         provider=Provider(row.provider),
-        account=row.account,
         sub_account=FloatAccountKind(row.sub_account),
-        known_as=row.known_as,
-        movement=row.movement,
-        reference=row.reference,
-        provider_key=row.provider_key,
         theirs=money(row.theirs, row.currency),
         ours=money(row.ours, row.currency),
         transaction=TransactionId(row.transaction_id) if row.transaction_id else None,
-        at=row.at,
-        opened_at=row.opened_at,
-        owner=row.owner,
         status=BreakStatus(row.status),
         resolution=Resolution(row.resolution) if row.resolution else None,
-        resolved_by=row.resolved_by,
-        why=row.why,
-        resolved_at=row.resolved_at,
-        approved_by=row.approved_by,
-        closed_at=row.closed_at,
     )
 
 
 def to_report(row: models.ReconciliationRun) -> Report:
-    return Report(
-        id=row.id,
-        provider=Provider(row.provider),
-        account=row.account,
-        sub_account=FloatAccountKind(row.sub_account),
-        since=row.since,
-        until=row.until,
-        read_since=row.read_since,
-        source=row.source,
-        digest=row.digest,
-        counts={str(result): getattr(row, result) for result in Result},
-        opened=row.opened,
-        closed=row.closed,
-        still_open=row.still_open,
-        unchecked=row.unchecked,
-        at=row.at,
-        by=row.by,
-    )
+    kinds = {"provider": Provider(row.provider), "sub_account": FloatAccountKind(row.sub_account)}
+    counts = {str(result): getattr(row, result) for result in Result}
+    return Report(**same(row, OF_RUN) | kinds, source=row.source, by=row.by, counts=counts)
 
 
 @dataclass(frozen=True)

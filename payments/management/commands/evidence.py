@@ -13,8 +13,9 @@ from django.core.management.base import CommandError
 from payments.facade import evidence, evidence_page
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.facade import current_context
-from shared_kernel.management.base import Report, StaffCommand, argument
+from shared_kernel.management.base import Report, StaffCommand, argument, member
 
+REVEAL = "payments.reveal_evidence"
 MOST_BYTES = 64 * 1024 * 1024
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -28,9 +29,11 @@ class Command(StaffCommand):
         parser.add_argument("transaction", nargs="?", help="the Transaction's id")
         parser.add_argument("--out", metavar="F", help="the file, which must be new; evidence-<id>.html without it")
         parser.add_argument("--check", metavar="FILE", help="whether an evidence file is as it was made")
-        parser.add_argument("--unmasked", action="store_true", help="personal data in clear; takes the next two")
         parser.add_argument("--why", default="", help="for the audit log; no personal data")
-        parser.add_argument("--approved-by", default="", metavar="ID", help="who else agrees, beside --staff")
+        parser.add_argument(
+            "--ask", action="store_true", help="ask for it with personal data in clear, by --staff, --why"
+        )
+        parser.add_argument("--unmasked", action="store_true", help="in clear, once, as was approved for --staff")
 
     def report(self, options: dict[str, Any]) -> Report:
         if bool(options["transaction"]) == bool(options["check"]):
@@ -38,17 +41,24 @@ class Command(StaffCommand):
         if options["check"]:
             return _checked(Path(options["check"]))
         id = argument(UUID, options["transaction"], "TRANSACTION")
+        if options["ask"]:
+            return _asked(id, options)
         if options["json"] and not options["out"]:
             return Report(_made(id, options))
         path = Path(options["out"] or f"evidence-{id}.html")
         return _written(id, path, options)
 
 
+def _asked(id: UUID, options: dict[str, Any]) -> Report:
+    asked = evidence.ask(TransactionId(id), by=member(options["staff"], REVEAL), why=options["why"])
+    told = {"transaction": str(id), "reveal": str(asked.id), "by": asked.by, "expires_at": asked.expires_at.isoformat()}
+    line = f"asked: a second person approves {asked.id} in the back-office until {asked.expires_at:%Y-%m-%d %H:%M} UTC;"
+    return Report(told, [f"{line} then take it with --unmasked"])
+
+
 def _made(id: UUID, options: dict[str, Any]) -> dict[str, Any]:
     if options["unmasked"]:
-        return evidence.reveal(
-            TransactionId(id), staff=options["staff"] or "", approved_by=options["approved_by"], why=options["why"]
-        )
+        return evidence.reveal(TransactionId(id), by=member(options["staff"], REVEAL))
     return evidence.tell(TransactionId(id), by=current_context().actor, why=options["why"])
 
 

@@ -26,6 +26,16 @@ RATE, MARGIN_BPS = Decimal("129.50"), 190
 # As much as the simulated M-Pesa begins with, so that the watch over balances finds the two alike.
 UTILITY, WORKING = Money(10_000_000_00, Currency.KES), Money(1_000_000_00, Currency.KES)
 STAFF, EMAIL = "admin", "admin@example.com"
+MEMBERS = {
+    "support": "support",
+    "officer": "compliance officer",
+    "mlro": "compliance manager",
+    "mlro2": "compliance manager",
+    "finance": "finance",
+    "finance2": "finance",
+    "ops": "ops",
+    "auditor": "auditor",
+}  # one of each group, and two where two have to agree; each signs in as <name>@example.com
 
 
 class Command(BaseCommand):
@@ -33,7 +43,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--float", default="100000.00", help="USD on each Deriv agent account")
-        parser.add_argument("--staff-password", default="", help="also creates admin@example.com with this password")
+        parser.add_argument(
+            "--staff-password",
+            default="",
+            help="also creates admin@example.com, and a member of each group, with this password",
+        )
         parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -57,7 +71,11 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(told) if options["json"] else f"Demo data is there: {told}")
 
     def _staff(self, password: str) -> str:
-        users = get_user_model()
-        if not users.objects.filter(username=STAFF).exists():
+        users: Any = get_user_model()
+        there = set(users.objects.filter(username__in=[STAFF, *MEMBERS]).values_list("username", flat=True))
+        if STAFF not in there:
             users.objects.create_superuser(username=STAFF, email=EMAIL, password=password)
+        for name, group in MEMBERS.items():
+            if name not in there:
+                users.objects.create_staff(name, f"{name}@example.com", password, group)
         return EMAIL

@@ -1,6 +1,7 @@
 """manage.py verify_audit: is the audit log as it was written?"""
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -37,9 +38,10 @@ def _told(chain: ChainReport, guards: list[str]) -> Report:
         "sealed": chain.rows,
         "unsealed": chain.unsealed.count,
         "unanchored": chain.unanchored,
+        "breaks": [asdict(one) for one in chain.breaks],
         "checks": ["guards", "chain"],
         "findings": findings,
     }
     sound = f"the audit log is as it was sealed: {chain.rows} rows, and {chain.unsealed.count} not sealed yet"
     lines = [f"{found['check']}: {found['row']}: {found['detail']}" for found in findings]
-    return Report(data, lines or [sound], wrong=bool(findings))
+    return Report(data, [*(lines or [sound]), *map(str, chain.breaks)], wrong=bool(findings))

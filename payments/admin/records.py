@@ -1,65 +1,25 @@
-"""Staff's pages of payments: Transactions with all that is theirs, rates, limits, floats, and what does not agree."""
+"""Staff's pages of payments: Transactions with all that is theirs, rates, limits, floats, money in suspense."""
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments import models
-from payments.admin_suspense import settle_link
-from payments.domain.transaction import TransactionNotFound, TransactionStatus, TransactionType
-from payments.facade import (
-    BANDS,
-    BreakKind,
-    BreakStatus,
-    Provider,
-    Resolution,
-    band_of,
-    breaks,
-    evidence,
-    evidence_page,
-    now,
-    queries,
-)
+from payments.admin.filters import AgeFilter, ProviderFilter, StatusFilter, TypeFilter
+from payments.admin.suspense import settle_link
+from payments.domain.transaction import TransactionNotFound
+from payments.facade import BANDS, band_of, evidence, evidence_page, now, queries
 from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url
 from shared_kernel.api.context import identify
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.facade import current_context
-
-TOLD_TO = ("auditor", "compliance manager", "finance")
-
-
-class StatusFilter(admin.SimpleListFilter):
-    """By status, without reading the table for the values."""
-
-    title = parameter_name = "status"
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(status), str(status)) for status in TransactionStatus]
-
-    def queryset(self, request: Any, queryset: Any) -> Any:
-        return queryset.filter(status=self.value()) if self.value() else queryset
-
-
-class TypeFilter(StatusFilter):
-    """By type."""
-
-    title = parameter_name = "type"
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(kind), str(kind)) for kind in TransactionType]
-
-    def queryset(self, request: Any, queryset: Any) -> Any:
-        return queryset.filter(type=self.value()) if self.value() else queryset
 
 
 @admin.register(models.Transaction)
@@ -118,10 +78,9 @@ class TransactionAdmin(ReadOnlyAdmin):
         """The whole story in one page, personal data masked; each look leaves an audit row."""
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
-        user: Any = request.user
-        if not (user.is_superuser or user.groups.filter(name__in=TOLD_TO).exists()):
+        if not request.user.has_perm("payments.see_evidence"):
             raise PermissionDenied
-        identify(request, f"staff:{user.pk}")
+        identify(request, f"staff:{request.user.pk}")
         try:
             made = evidence.tell(TransactionId(id), by=current_context().actor)
         except TransactionNotFound as unknown:
@@ -137,7 +96,11 @@ class TransactionAdmin(ReadOnlyAdmin):
     def story(self, row: models.Transaction) -> SafeString:
         """Links to its evidence; who may not see it is refused there."""
         look, take = (reverse(f"admin:payments_transaction_evidence{end}", args=[row.pk]) for end in ("", "_download"))
-        return format_html('<a href="{}">look</a> · <a href="{}">download</a>; either is audited', look, take)
+        ask = reverse("admin:payments_reveal_ask", args=[row.pk])
+        links = (
+            '<a href="{}">look</a> · <a href="{}">download</a> · <a href="{}">ask for it in clear</a>; all is audited'
+        )
+        return format_html(links, look, take, ask)
 
     @admin.display(description="sends", ordering="amount")
     def sends(self, row: models.Transaction) -> str:
@@ -246,56 +209,6 @@ class FloatReservationAdmin(ReadOnlyAdmin):
         return link(row_url(models.FloatAccount, row.account), row.account)
 
 
-class ProviderFilter(StatusFilter):
-    """By provider."""
-
-    title = parameter_name = "provider"
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(provider), str(provider)) for provider in Provider]
-
-    def queryset(self, request: Any, queryset: Any) -> Any:
-        return queryset.filter(provider=self.value()) if self.value() else queryset
-
-
-class KindFilter(StatusFilter):
-    """By kind of break."""
-
-    title = parameter_name = "kind"
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(kind), str(kind)) for kind in BreakKind]
-
-    def queryset(self, request: Any, queryset: Any) -> Any:
-        return queryset.filter(kind=self.value()) if self.value() else queryset
-
-
-class BreakStatusFilter(StatusFilter):
-    """By status of the break."""
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(status), str(status)) for status in BreakStatus]
-
-
-class AgeFilter(StatusFilter):
-    """By how long it has been lying there; what is settled has no age."""
-
-    title = parameter_name = "age"
-
-    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name, _ in BANDS]
-
-    def queryset(self, request: Any, queryset: Any) -> Any:
-        names = [name for name, _ in BANDS]
-        if self.value() not in names:
-            return queryset
-        place = names.index(str(self.value()))
-        lying = queryset.filter(settled_at=None)
-        if place < len(BANDS) - 1:
-            lying = lying.filter(found_at__gt=now() - timedelta(days=BANDS[place][1]))
-        return lying.filter(found_at__lte=now() - timedelta(days=BANDS[place - 1][1])) if place else lying
-
-
 @admin.register(models.OrphanMovement)
 class OrphanMovementAdmin(ReadOnlyAdmin):
     """Money in suspense, and how long it has been lying there."""
@@ -340,106 +253,3 @@ class OrphanMovementAdmin(ReadOnlyAdmin):
     def settle(self, row: models.OrphanMovement) -> SafeString:
         """A link to the page on which it is proposed, while it lies there."""
         return SafeString("–") if row.settled_at else settle_link(f"{row.provider}:{row.account}:{row.movement}")
-
-
-@admin.register(models.ReconciliationRun)
-class ReconciliationRunAdmin(ReadOnlyAdmin):
-    """What each run found."""
-
-    about = "reconciliation_run"
-    list_display = (
-        "at", "provider", "account", "sub_account", "since", "until", "source", "matched", "missing_here",
-        "missing_there", "different_amount", "reverted", "unchecked", "opened", "closed", "still_open", "by",
-    )  # fmt: skip
-    list_filter = (ProviderFilter,)
-    ordering = ("-id",)
-
-
-class DecisionForm(forms.Form):
-    """What one person makes of a break; `why` stays in the audit log."""
-
-    decision = forms.ChoiceField()
-    why = forms.CharField(max_length=255, required=False, help_text="for the audit log; no personal data")
-
-    def __init__(self, *given: Any, choices: list[str], **more: Any) -> None:
-        super().__init__(*given, **more)
-        self.fields["decision"] = forms.ChoiceField(choices=[(name, name.replace("_", " ")) for name in choices])
-
-
-@admin.register(models.ReconciliationBreak)
-class ReconciliationBreakAdmin(ReadOnlyAdmin):
-    """Differences. Whoever may change breaks decides on a page of its own, by the command that checks it."""
-
-    about = "reconciliation_break"
-    list_display = (
-        "opened_at", "age", "kind", "provider", "account", "known_as", "in_their_book", "in_ours", "owner", "status",
-        "of",
-    )  # fmt: skip
-    list_filter = (BreakStatusFilter, KindFilter, ProviderFilter)
-    find_by = ("id", "known_as", "movement", "transaction_id")
-    ordering = ("-id",)
-    of = linked("transaction", "transaction_id")
-    readonly_fields = ("see_also", "age", "in_their_book", "in_ours", "of", "decide", "timeline")
-    fields = (
-        "id", "see_also", "kind", "status", "decide", "age", "provider", "account", "sub_account", "known_as",
-        "movement", "in_their_book", "in_ours", "of", "at", "opened_at", "owner", "resolution", "resolved_by", "why",
-        "resolved_at", "approved_by", "closed_at", "timeline",
-    )  # fmt: skip
-
-    @admin.display(description="theirs", ordering="theirs")
-    def in_their_book(self, row: models.ReconciliationBreak) -> str:
-        return amount(row.theirs, row.currency)
-
-    @admin.display(description="ours", ordering="ours")
-    def in_ours(self, row: models.ReconciliationBreak) -> str:
-        return amount(row.ours, row.currency)
-
-    @admin.display(description="age", ordering="opened_at")
-    def age(self, row: models.ReconciliationBreak) -> str:
-        return "closed" if row.closed_at else band_of(row.opened_at, at=now())
-
-    @admin.display(description="decide")
-    def decide(self, row: models.ReconciliationBreak) -> SafeString:
-        """A link to the page, while there is something to decide."""
-        if not _choices(row):
-            return SafeString("–")
-        return link(reverse("admin:payments_reconciliationbreak_decide", args=[row.pk]), "decide")
-
-    def get_urls(self) -> Any:
-        view = self.admin_site.admin_view(self.decide_view)
-        return [path("<uuid:key>/decide/", view, name="payments_reconciliationbreak_decide"), *super().get_urls()]
-
-    def decide_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
-        """A form, and its command: who is signed in is who decides."""
-        row = models.ReconciliationBreak.objects.filter(pk=key).first()
-        if row is None or not request.user.has_perm("payments.change_reconciliationbreak"):
-            raise PermissionDenied
-        form = DecisionForm(request.POST or None, choices=_choices(row))
-        if request.method == "POST" and form.is_valid():
-            who = f"staff:{request.user.pk}"
-            identify(request, who)
-            try:
-                _decide(key, form.cleaned_data["decision"], by=who, why=form.cleaned_data["why"])
-                return HttpResponseRedirect(row_url(models.ReconciliationBreak, key))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
-        about = {"break": row, "form": form, "theirs": self.in_their_book(row), "ours": self.in_ours(row)}
-        context = {**self.admin_site.each_context(request), "title": "Decide about a break", **about}
-        return TemplateResponse(request, "payments/decide_break.html", context)
-
-
-def _choices(row: models.ReconciliationBreak) -> list[str]:
-    """What can be decided about it now."""
-    if row.status == BreakStatus.PROPOSED:
-        return ["approve", "reject"]
-    return [str(resolution) for resolution in Resolution] if row.status == BreakStatus.OPEN else []
-
-
-def _decide(key: UUID, decision: str, *, by: str, why: str) -> None:
-    match decision:
-        case "approve":
-            breaks.approve(key, by=by)
-        case "reject":
-            breaks.reject(key, by=by, why=why)
-        case _:
-            breaks.resolve(key, Resolution(decision), by=by, why=why)

@@ -1,0 +1,93 @@
+"""Who of staff may do what: one table. `migrate` makes the database say the same, no more and no less.
+
+Somebody's rights are those of their groups; none of them lets anybody change a record by hand, for every page of the
+back-office only reads, and what a right does opens is a command that checks its own rules. No right, and not that of a
+superuser either, makes one person two: who proposes never approves.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+ALL = "*"
+
+RIGHTS: Mapping[str, tuple[str, str]] = {
+    "payments.resolve_reconciliationbreak": ("reconciliationbreak", "Can explain a break, or propose what is posted"),
+    "payments.approve_reconciliationbreak": ("reconciliationbreak", "Can approve or reject what is proposed"),
+    "payments.see_evidence": ("transaction", "Can see the evidence of a Transaction, masked"),
+    "payments.reveal_evidence": ("transaction", "Can ask for evidence in clear, and approve what others ask for"),
+    "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
+    "shared_kernel.continue_anchor": (
+        "seal",
+        "Can propose that a lost anchor is continued, and start it",
+    ),
+    "shared_kernel.approve_anchor": ("seal", "Can approve that a lost anchor is continued"),
+}
+"""Rights to do something, beside Django's own to view a table: the model that each belongs to, and what it allows."""
+
+
+@dataclass(frozen=True)
+class StaffGroup:
+    """`sees` are tables as `app.model`, or `ALL` of them; `may` are names of `RIGHTS`."""
+
+    sees: frozenset[str]
+    may: frozenset[str] = field(default_factory=frozenset)
+
+    def permissions(self, models: Iterable[str]) -> set[str]:
+        """All of its permissions, as `app.codename`; `models` are those that `ALL` stands for."""
+        seen = self.sees - {ALL} | (set(models) if ALL in self.sees else set())
+        return {f"{app}.view_{name}" for app, _, name in (model.partition(".") for model in seen)} | self.may
+
+
+_CUSTOMERS = {
+    "identity.user", "identity.compliance", "identity.device", "identity.session", "identity.derivlogin",
+    "payments.transaction", "payments.quote",
+}  # fmt: skip
+_PROVIDERS = {
+    "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback", "mpesa_integration.mpesabalance",
+    "deriv_integration.derivtransfer", "deriv_integration.derivagent",
+}  # fmt: skip
+_LEDGER = {"wallet.ledgeraccount", "wallet.ledgerbalance", "wallet.ledgerentry"}
+_FLOATS = {"payments.floataccount", "payments.floatreservation"}
+_RECONCILIATION = {"payments.orphanmovement", "payments.reconciliationrun", "payments.reconciliationbreak"}
+_AUDIT = {"shared_kernel.auditlog"}
+_OFFICER = _CUSTOMERS | _AUDIT | {
+    "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
+    "deriv_integration.derivtransfer",
+}  # fmt: skip
+
+GROUPS: Mapping[str, StaffGroup] = {
+    "support": StaffGroup(
+        frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
+    ),
+    "compliance officer": StaffGroup(frozenset(_OFFICER)),
+    "compliance manager": StaffGroup(
+        frozenset(_OFFICER | _LEDGER | {"payments.reveal", "shared_kernel.anchorcontinuation"}),
+        frozenset({"payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
+    ),
+    "finance": StaffGroup(
+        frozenset(
+            _PROVIDERS | _LEDGER | _FLOATS | _RECONCILIATION | _AUDIT
+            | {"payments.transaction", "payments.quote", "payments.exchangerate", "payments.limitrule"}
+        ),
+        frozenset(
+            {
+                "payments.resolve_reconciliationbreak",
+                "payments.approve_reconciliationbreak",
+                "payments.see_evidence",
+                "wallet.see_finance_reports",
+            }
+        ),
+    ),
+    "ops": StaffGroup(
+        frozenset(
+            _PROVIDERS | _FLOATS | _RECONCILIATION | _AUDIT
+            | {"payments.transaction", "payments.quote", "mpesa_integration.mpesainitiator"}
+            | {"shared_kernel.domainevent", "shared_kernel.anchorcontinuation"}
+        ),
+        frozenset({"shared_kernel.continue_anchor"}),
+    ),
+    "auditor": StaffGroup(
+        frozenset({ALL, "auth.group"}), frozenset({"payments.see_evidence", "wallet.see_finance_reports"})
+    ),
+}  # fmt: skip
+"""The groups. A right of one's own wants a line in `RIGHTS`, a group that has it, and the check where it is used."""

@@ -1,0 +1,200 @@
+"""Evidence with personal data in clear: asked for by one, approved by another, given once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import DatabaseError, IntegrityError, connection, transaction
+
+from payments.domain.transaction import TransactionStatus as S
+from payments.facade import evidence, evidence_page
+from payments.models import Reveal
+from payments.tests.factories import a_stored_deposit
+from payments.tests.test_evidence import (
+    PASSWORD,
+    SECRETS,
+    User,
+    a_browser,
+    a_member,
+    is_on_disk,
+    plant_secrets,
+    server,
+    signed_in,
+)
+from payments.tests.told import NAME, PHONE, a_caller, a_told_deposit
+from shared_kernel.domain.four_eyes import AlreadyUsed, ConsentExpired, NotApproved, SamePerson
+from shared_kernel.infrastructure.persistence import new_id
+from shared_kernel.models import AuditLog
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("open_for_business")]
+WHY = "court order 12"
+
+
+@pytest.fixture
+def run(run_evidence):
+    return run_evidence
+
+
+def mlro(name: str) -> Any:
+    return a_member(name, "compliance manager")
+
+
+def approve(browser: Any, reveal: Any) -> Any:
+    return browser.post(f"/admin/payments/reveal/{reveal}/approve/")
+
+
+def asked_by(member: Any, deposit: Any) -> Any:
+    return evidence.ask(deposit.id, by=f"staff:{member.pk}", why=WHY)
+
+
+def told() -> int:
+    return AuditLog.objects.filter(action="evidence.told").count()
+
+
+@server
+def test_it_is_given_once_to_who_asked_when_another_one_approved_and_tells_no_secret(run):
+    story = a_told_deposit(a_caller())
+    plant_secrets(story)
+    mlro("wanjiru"), a_member("clerk", "finance")
+    other = a_browser("compliance manager", name="otieno")
+    take = [story.id, "--unmasked", "--out", "f.html", "--staff"]
+
+    for words, said in (
+        ([*take, "wanjiru"], "ask for it first"),
+        ([story.id, "--ask", "--staff", "wanjiru"], "say who you are and why"),
+        ([story.id, "--ask", "--why", WHY], "--staff"),
+        ([story.id, "--ask", "--why", WHY, "--staff", "clerk"], "payments.reveal_evidence"),
+        ([new_id(), "--ask", "--why", WHY, "--staff", "wanjiru"], "no such Transaction"),
+    ):
+        code, answer = run(*words)
+        assert (code, said in answer["error"], is_on_disk()) == (2, True, []), (words, answer)
+    code, asked = run(story.id, "--ask", "--why", WHY, "--staff", "wanjiru")
+    assert code == 0
+    code, answer = run(*take, "wanjiru")
+    assert (code, "second person" in answer["error"], is_on_disk()) == (2, True, [])
+    assert approve(other, asked["reveal"]).status_code == 302
+    assert run(*take, "otieno")[0] == run(*take, "clerk")[0] == 2
+    assert told() == 0
+
+    code, answer = run(*take, "wanjiru")
+
+    text = unescape(Path("f.html").read_text())
+    assert (code, answer["personal_data"]) == (0, "in clear")
+    assert NAME in text
+    assert f"+{PHONE}" in text
+    for secret in (*SECRETS, *story.secrets.values()):
+        assert secret not in text, secret
+    one, two = (f"staff:{User.objects.get(username=name).pk}" for name in ("wanjiru", "otieno"))
+    last = AuditLog.objects.get(action="evidence.told")
+    assert (last.why, last.details["by"], last.details["approved_by"]) == (WHY, one, two)
+    assert last.details["reveal"] == asked["reveal"]
+    code, answer = run(story.id, "--unmasked", "--out", "g.html", "--staff", "wanjiru")
+    assert (code, "good for once" in answer["error"], is_on_disk()) == (2, True, ["f.html"])
+
+
+def test_who_asks_does_not_approve_in_service_page_and_database():
+    deposit, member = a_stored_deposit(S.COMPLETED), mlro("wanjiru")
+    asked = asked_by(member, deposit)
+
+    with pytest.raises(SamePerson):
+        evidence.approve(asked.id, by=asked.by)
+    assert b"somebody else has to approve" in approve(signed_in(member), asked.id).content
+    wrongs: list[dict[str, Any]] = [{"approved_by": asked.by}, {"used_at": asked.at}]
+    for wrong in wrongs:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Reveal.objects.filter(pk=asked.id).update(**wrong)
+    with pytest.raises(NotApproved):
+        evidence.reveal(deposit.id, by=asked.by)
+    assert told() == 0
+
+
+def test_a_superuser_is_one_person_too():
+    boss = User.objects.create_superuser("boss", "boss@example.org", PASSWORD)
+    asked = asked_by(boss, a_stored_deposit(S.COMPLETED))
+
+    assert b"somebody else has to approve" in approve(signed_in(boss), asked.id).content
+
+
+def test_what_was_asked_for_can_not_be_rewritten_nor_removed():
+    asked = asked_by(mlro("wanjiru"), a_stored_deposit(S.COMPLETED))
+
+    for change in ({"why": "another"}, {"by": "staff:9"}):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            Reveal.objects.filter(pk=asked.id).update(**change)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Reveal.objects.filter(pk=asked.id).delete()
+
+
+@pytest.mark.parametrize("late", ["to approve", "to take"])
+def test_an_approval_is_not_good_for_long(late):
+    deposit = a_stored_deposit(S.COMPLETED)
+    asked = asked_by(mlro("wanjiru"), deposit)
+    if late == "to take":
+        evidence.approve(asked.id, by="staff:2")
+
+    act = (
+        partial(evidence.reveal, deposit.id, by=asked.by)
+        if late == "to take"
+        else partial(evidence.approve, asked.id, by="staff:2")
+    )
+    with time_machine.travel(asked.expires_at), pytest.raises(ConsentExpired):
+        act()
+    assert told() == 0
+
+
+@server
+def test_of_many_who_take_it_at_once_one_gets_it():
+    deposit = a_stored_deposit(S.COMPLETED)
+    asked = asked_by(mlro("wanjiru"), deposit)
+    evidence.approve(asked.id, by="staff:2")
+
+    def take(_: int) -> str:
+        try:
+            evidence.reveal(deposit.id, by=asked.by)
+        except AlreadyUsed:
+            return "used"
+        finally:
+            connection.close()
+        return "taken"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(take, range(4))) == ["taken", "used", "used", "used"]
+    assert told() == 1
+
+
+def test_in_the_back_office_it_is_asked_for_approved_and_taken_once():
+    deposit = a_stored_deposit(S.COMPLETED)
+    one, other = (a_browser("compliance manager", "auditor", name=name) for name in ("one", "other"))
+    auditor = a_browser("auditor", name="reader")
+    ask, take = (f"/admin/payments/reveal/{what}/{deposit.id}/" for what in ("ask", "take"))
+
+    assert ask in one.get(f"/admin/payments/transaction/{deposit.id}/change/").content.decode()
+    assert [auditor.post(url, {"why": "so"}).status_code for url in (ask, take)] == [403, 403]
+    assert b"This field is required" in one.post(ask, {"why": ""}).content
+    page = one.post(ask, {"why": WHY})["Location"]
+    [row] = Reveal.objects.all()
+    assert f"/admin/payments/reveal/{row.pk}/approve/" in other.get(page).content.decode()
+    assert WHY in other.get(f"/admin/payments/reveal/{row.pk}/approve/").content.decode()
+    assert approve(auditor, row.pk).status_code == 403
+    assert b"second person" in one.post(take).content
+    assert approve(other, row.pk).status_code == 302
+    assert take in one.get(page).content.decode()
+    assert b"ask for it first" in other.post(take).content
+    assert one.get(take).status_code == 200  # to look at the page uses nothing up
+    assert told() == 0
+
+    taken, again = one.post(take), one.post(take)
+
+    made = evidence_page.document_of(taken.content.decode())
+    assert (made["personal_data"], made["why"]) == ("in clear", WHY)
+    assert "no-store" in taken["Cache-Control"]
+    assert b"good for once" in again.content
+    row.refresh_from_db()
+    actions = AuditLog.objects.filter(target_id=str(deposit.id), action__startswith="evidence").order_by("seq")
+    assert list(actions.values_list("action", "actor")) == [
+        ("evidence.reveal_asked", row.by), ("evidence.reveal_approved", row.approved_by), ("evidence.told", row.by),
+    ]  # fmt: skip

@@ -1,0 +1,75 @@
+"""manage.py continue_anchor CHAIN: what to do when a chain's seals and their anchor contradict one another."""
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from shared_kernel.facade import Continuation, Ends, continuing, now, sealed_tables
+from shared_kernel.management.base import Report, StaffCommand, member
+
+RIGHT = "shared_kernel.continue_anchor"
+
+
+class Command(StaffCommand):
+    """Run it to see what is wrong, with --why to ask, and once more when a second person has approved."""
+
+    help = (
+        "Says how a chain's seals and their anchor contradict one another. With --why it stores that you want the"
+        " anchor begun anew from the last seal; a second person approves that in the back-office; then run it again,"
+        " where SEAL_ANCHOR is. Every later check tells of it."
+    )
+    changes = True
+
+    def options(self, parser: ArgumentParser) -> None:
+        parser.add_argument("chain", choices=sealed_tables(), help="the table whose seals they are")
+        parser.add_argument("--why", default="", help="what happened, as whoever approves it must know; no secrets")
+
+    def report(self, options: dict[str, Any]) -> Report:
+        chain, why, dry_run = options["chain"], options["why"].strip(), options["dry_run"]
+        ends = continuing.ends(chain)
+        if ends is None:
+            return _told(chain, "nothing", [f"{chain}: the seals and their anchor agree, there is nothing to do"])
+        newest = continuing.newest(chain)
+        asked = newest if newest and newest.ends == ends and (newest.used_at or newest.expires_at > now()) else None
+        if asked and asked.approved_by:
+            who = member(options["staff"], RIGHT)
+            if not dry_run:
+                continuing.begin(asked, by=who)
+            line = f"{'would be' if dry_run else 'is'} begun anew from seal {ends.number}"
+            return _told(chain, "nothing" if dry_run else "begun", [f"{chain}: the anchor {line}"], asked, ends)
+        if asked and why:
+            raise CommandError(f"{asked.by} has asked for it already, until {asked.expires_at:%Y-%m-%d %H:%M} UTC")
+        lines = [*_ends(chain, ends)]
+        if asked:
+            return _told(chain, "waits", [*lines, f"waits for a second person: {asked.id}"], asked, ends)
+        found = continuing.found(chain)
+        lines.append(f"found: {found}")
+        if why:
+            who = member(options["staff"], RIGHT)
+            if not dry_run:
+                asked = continuing.ask(chain, by=who, why=why)
+                lines.append(f"asked for: a second person approves {asked.id} in the back-office; then run this again")
+            return _told(chain, "asked" if asked else "nothing", lines, asked, ends, found)
+        lines.append("look for the reason; put the anchor back from its copy if there is one; else ask with --why")
+        return _told(chain, "nothing", lines, None, ends, found)
+
+
+def _ends(chain: str, ends: Ends) -> list[str]:
+    read = f"seal {ends.anchor_number}" if ends.anchor_number else "nothing that can be read"
+    return [f"{chain}: the database ends with seal {ends.number}, the anchor with {read}, and they do not fit together"]
+
+
+def _told(
+    chain: str,
+    did: str,
+    lines: list[str],
+    asked: Continuation | None = None,
+    ends: Ends | None = None,
+    found: str = "",
+) -> Report:
+    ok = ends is None or did == "begun"
+    told = {"ok": ok, "chain": chain, "did": did, "ends": asdict(ends) if ends else None}
+    told |= {"found": asked.found if asked else found, "asked": asdict(asked) if asked else None}
+    return Report(told, lines, wrong=not ok)
