@@ -49,7 +49,8 @@ def open_movements(at: datetime) -> list[OpenMovement]:
         OpenMovement(
             id=row.id, kind=row.kind, status=row.status, amount=row.amount, currency=row.currency,
             source=_name(row.source_kind, row.source_owner), target=_name(row.target_kind, row.target_owner),
-            reference=row.reference, day=row.day, by=row.by or row.drafted_by, days=(at - (row.approved_at or row.at)).days,
+            reference=row.reference, day=row.day, by=row.by or row.drafted_by,
+            days=(at - (row.approved_at or row.at)).days,
         )
         for row in rows
     ]  # fmt: skip
