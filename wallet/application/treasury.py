@@ -106,8 +106,10 @@ class TreasuryMovements:
             draft, at = self.movements.get(id), self.clock()
             self._save(draft, draft.moved_to(Status.PROPOSED, by=by), by, at)
 
-    def approve(self, id: UUID, *, by: str) -> Status:
+    def approve(self, id: UUID, *, by: str, as_seen: str = "") -> Status:
         """Another person agrees to what was proposed, or to its arrival: it is posted. Answers the new status.
+
+        `as_seen` is the movement's when it was looked at: what has changed since is not approved unseen.
 
         Raises `MovementNotFound`, `MovementNotOpen`, `SamePerson`, `ProviderKeyUsed`, `OwesLess`, `AlreadyOpened`,
         `RebookedTooOften`, `MovementRefused`.
@@ -115,6 +117,8 @@ class TreasuryMovements:
         with self.unit_of_work():
             self.movements.one_at_a_time()
             waiting, at = self.movements.get(id), self.clock()
+            if as_seen and as_seen != waiting.as_seen:
+                raise MovementNotOpen("it has changed since you looked at it: look at it again")
             if waiting.status is Status.ARRIVING:
                 must_be_another(by, waiting.arrival_by)
                 done = waiting.moved_to(Status.ARRIVED, arrival_approved_by=by, closed_at=at)
@@ -162,14 +166,33 @@ class TreasuryMovements:
 
     # --- what is posted -----------------------------------------------------------------------------------------------
 
-    def _post(self, movement: Movement, leg: Leg) -> None:
+    def preview(self, id: UUID) -> tuple[str, tuple[Entry, ...]]:
+        """How it looks now, for `approve`, and what that would post; nothing if it waits for no approval. Raises
+        `MovementNotFound`, `ProviderKeyUsed`, `RebookedTooOften`.
+        """
+        with self.unit_of_work():
+            movement = self.movements.get(id)
+            if movement.status not in {Status.DRAFT, Status.PROPOSED, Status.ARRIVING}:
+                return movement.as_seen, ()
+            if movement.reverses is not None:
+                return movement.as_seen, self._mirrored(movement.reverses)
+            leg = Leg.ARRIVED if movement.status is Status.ARRIVING else movement.first_leg
+            return movement.as_seen, self._entries(movement, leg)
+
+    def _entries(self, movement: Movement, leg: Leg) -> tuple[Entry, ...]:
         result = None
         if movement.got is not None and leg is Leg.ARRIVED:
             result = result_of(self.turnover(), movement.amount, movement.got)
-        entries = movement.entries(leg, self._unused_key(movement, leg), result)
+        return movement.entries(leg, self._unused_key(movement, leg), result)
+
+    def _mirrored(self, wrong: UUID) -> tuple[Entry, ...]:
+        """Nothing moved outside for it: without keys of their own the mirrored legs were never there."""
+        return tuple(mirrored(posted, None) for posted in self.movements.standing(wrong))
+
+    def _post(self, movement: Movement, leg: Leg) -> None:
         voucher = movement.arrival if leg is Leg.ARRIVED and movement.arrival else movement.voucher
         purpose = str(movement.kind) if leg is Leg.WHOLE else f"{movement.kind}_{leg}"
-        self._append(movement, purpose, leg, entries, voucher.at)
+        self._append(movement, purpose, leg, self._entries(movement, leg), voucher.at)
 
     def _append(self, of: Movement, purpose: str, leg: Leg, entries: tuple[Entry, ...], at: datetime) -> None:
         self.book.append(Journal(JournalId(self.new_id()), purpose, f"treasury:{of.id}:{leg}", entries, at))
@@ -178,9 +201,7 @@ class TreasuryMovements:
         assert reversal.reverses is not None
         wrong = self.movements.get(reversal.reverses)
         _must_be_reversible(wrong)
-        # Nothing moved outside for it: without keys of their own the mirrored legs were never there.
-        entries = tuple(mirrored(posted, None) for posted in self.movements.standing(wrong.id))
-        self._append(reversal, "treasury_reversal", Leg.WHOLE, entries, at)
+        self._append(reversal, "treasury_reversal", Leg.WHOLE, self._mirrored(wrong.id), at)
         self._save(wrong, wrong.moved_to(Status.REVERSED, closed_at=at), by, at, reversal.why)
 
     def _unused_key(self, movement: Movement, leg: Leg) -> str | None:

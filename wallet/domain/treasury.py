@@ -228,6 +228,12 @@ class Movement:
         """What its approval posts."""
         return Leg.SENT if self.in_transit else Leg.WHOLE
 
+    @property
+    def as_seen(self) -> str:
+        """All that can change of it before it is approved, so that what is approved is what was looked at."""
+        arrival = f"{self.arrival.reference} {self.arrival.day} {self.charge}" if self.arrival else ""
+        return f"{self.status}|{self.by}|{arrival}|{self.arrival_by}"
+
     def moved_to(self, status: Status, **changed: object) -> "Movement":
         """Raises `MovementNotOpen`."""
         if status not in NEXT[self.status]:
