@@ -66,7 +66,7 @@ def kept_in(account):
 WAYS = [(kind, *way) for kind in RULES for way in ways(kind)]
 
 
-def a_movement(kind, source, target, amount=1000_00, got=7_70, **over):
+def a_movement(kind, source, target, *, amount=1000_00, got=7_70, **over):
     shown = FORMS.get(source.kind) or (None if RULES[kind].in_transit else FORMS.get(target.kind)) or "FT26/1"
     given = {
         "id": new_id(), "kind": kind, "amount": Money(amount, source.currency), "source": source, "target": target,
@@ -82,7 +82,7 @@ def a_settlement(**over):
 
 def an_exchange(given, got, **over):
     source, target = house(A.BANK, given.currency), house(A.BANK, got.currency)
-    return a_movement(Kind.FX_CLOSE_OUT, source, target, given.amount, got.amount, **over)
+    return a_movement(Kind.FX_CLOSE_OUT, source, target, amount=given.amount, got=got.amount, **over)
 
 
 @given(st.sampled_from(WAYS), cents, cents, st.integers(0, 10**12), st.integers(-(10**12), 10**12))

@@ -2,7 +2,9 @@
 
 from datetime import date, timedelta
 from itertools import count
+from typing import Any
 
+from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from wallet.domain.statement import KENYA
@@ -57,7 +59,7 @@ assert set(GIVEN) == set(RULES)
 def a_command(kind: Kind = Kind.SETTLEMENT, **over) -> ProposeMovement:
     source, target, amount, got, shown, _ = GIVEN[kind]
     source = f"customer_receivable:{owing(amount)}" if source == "owed" and "source" not in over else source
-    given = {
+    given: dict[str, Any] = {
         "kind": kind, "amount": amount, "reference": shown(), "day": today(), "why": "as the advice says",
         "source": source, "target": target, "got": got,
     }  # fmt: skip
@@ -69,7 +71,13 @@ def owing(amount):
     customer = a_customer()
     with unit_of_work():
         ledger.post_uncovered(
-            new_id(), customer, amount, paid_by="mpesa_utility", owner=B2C, provider_key=f"late:{customer}", at=now()
+            TransactionId(new_id()),
+            customer,
+            amount,
+            paid_by="mpesa_utility",
+            owner=B2C,
+            provider_key=f"late:{customer}",
+            at=now(),
         )
     return customer
 
@@ -90,7 +98,7 @@ def seen(id, charge=0, **over):
     row = TreasuryMovement.objects.get(pk=id)
     currency, shown = Currency(row.got_currency or row.currency), GIVEN[Kind(row.kind)][5]
     kept = Money(charge * 100, currency)
-    given = {
+    given: dict[str, Any] = {
         "reference": shown() if shown else "NONE", "day": today(), "charge": kept, "by": MARY,
         "arrived": Money(row.got or row.amount, currency) - kept,
     }  # fmt: skip
