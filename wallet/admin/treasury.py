@@ -10,21 +10,23 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from shared_kernel.admin import ReadOnlyAdmin, amount, linked, page_of, row_url
+from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, row_url, table
 from shared_kernel.api.context import identify
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.facade import now
+from shared_kernel.facade import lock_lost, now
 from wallet import models
 from wallet.facade import ProposeMovement, TreasuryKind, TreasuryStatus, cash_in_transit, treasury_movements
 
 PROPOSES, APPROVES = "wallet.propose_treasurymovement", "wallet.approve_treasurymovement"
+BUSY = "somebody else is deciding at this moment: try it again"
 WHY = "for whoever approves it and for the audit log; no personal data"
 
 
@@ -221,9 +223,19 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
 
     @admin.display(description="entries")
     def posted(self, row: models.TreasuryMovement) -> SafeString:
-        """Links to what each leg posted."""
-        pages = ((page_of("wallet_ledgerentry", q=f"treasury:{row.pk}:{leg}:1"), leg) for leg in LEGS)
-        return format_html_join(" · ", '<a href="{}">{}</a>', pages)
+        """What each of its legs posted."""
+        references = [f"treasury:{row.pk}:{leg}:{number}" for leg in LEGS for number in range(1, MOST_ENTRIES + 1)]
+        entries = models.LedgerEntry.objects.select_related("debit_account", "credit_account")
+        return table(
+            ("entry", "debit", "credit", "amount", "provider key"),
+            (
+                (
+                    link(row_url(models.LedgerEntry, entry.pk), entry.purpose), entry.debit_account,
+                    entry.credit_account, amount(entry.amount, entry.currency), entry.provider_key or "–",
+                )
+                for entry in entries.filter(reference__in=references).order_by("seq")
+            ),
+        )  # fmt: skip
 
     @admin.display(description="decide")
     def do(self, row: models.TreasuryMovement) -> SafeString:
@@ -251,7 +263,7 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
         def propose(by: str) -> UUID:
             return treasury_movements.propose(form.command(), by=by).id
 
-        return self._decided(request, form, propose, "Propose a treasury movement", "Propose", {})
+        return self._decided(request, form, propose, "Propose a treasury movement", "Propose", dict)
 
     def act_view(self, request: HttpRequest, key: UUID, action: str) -> HttpResponse:
         """One of `ACTIONS` on one movement, with what it would post."""
@@ -260,19 +272,16 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
         row = models.TreasuryMovement.objects.filter(pk=key).first()
         if row is None:
             raise Http404("no such treasury movement")
-        as_seen, lines = "", []
-        try:
-            as_seen, entries = treasury_movements.preview(key)
-            lines = [(entry.debit, entry.credit, entry.amount) for entry in entries]
-        except DomainError:  # told when it is tried
-            pass
-        form = kind(request.POST if request.method == "POST" else None, initial={"as_seen": as_seen})
+        form = kind(request.POST) if request.method == "POST" else kind()
 
         def act(by: str) -> UUID:
             form.act(row, by)
             return key
 
-        shown = {"movement": row, "facts": self._facts(row), "lines": lines}
+        def shown() -> dict[str, Any]:
+            form.initial["as_seen"], lines, refused = _preview(key)
+            return {"movement": row, "facts": self._facts(row), "lines": lines, "refused": refused}
+
         return self._decided(request, form, act, f"{action.capitalize()}: {row.kind}", action.capitalize(), shown)
 
     def _decided(
@@ -282,8 +291,9 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
         act: Callable[[str], UUID],
         title: str,
         verb: str,
-        shown: dict[str, Any],
+        shown: Callable[[], dict[str, Any]],
     ) -> HttpResponse:
+        """What was asked is done; else, or where it is refused, the page: only that reads what `shown` gives."""
         if request.method == "POST" and form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
@@ -291,7 +301,11 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
                 return HttpResponseRedirect(row_url(models.TreasuryMovement, act(who)))
             except DomainError as refused:
                 form.add_error(None, refused.detail)
-        context = {**self.admin_site.each_context(request), "title": title, "form": form, "verb": verb, **shown}
+            except DatabaseError as error:
+                if not lock_lost(error):
+                    raise
+                form.add_error(None, BUSY)
+        context = {**self.admin_site.each_context(request), "title": title, "form": form, "verb": verb, **shown()}
         return TemplateResponse(request, "wallet/treasury.html", context)
 
     def _facts(self, row: models.TreasuryMovement) -> list[tuple[str, Any]]:
@@ -306,7 +320,20 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
 
 
 OPEN_STATUSES = ("draft", "proposed", "in_transit", "arriving")
-LEGS = ("whole", "sent", "arrived")
+LEGS, MOST_ENTRIES = ("whole", "sent", "arrived"), 12  # of a reversal as many as of what it reverses
+
+
+def _preview(key: UUID) -> tuple[str, list[tuple[Any, ...]], str]:
+    """How it looks; debit, credit, amount of what an approval would post; or why it would be refused today."""
+    try:
+        as_seen, entries = treasury_movements.preview(key)
+    except DomainError as refused:
+        return "", [], refused.detail
+    except DatabaseError as error:
+        if not lock_lost(error):
+            raise
+        return "", [], BUSY
+    return as_seen, [(entry.debit, entry.credit, entry.amount) for entry in entries], ""
 
 
 def _name(action: str) -> str:

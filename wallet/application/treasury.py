@@ -92,7 +92,7 @@ class TreasuryMovements:
             _must_be_reversible(wrong)
             movement = Movement(
                 id=self.new_id(), kind=Kind.REVERSAL, amount=wrong.amount, source=wrong.target, target=wrong.source,
-                voucher=Voucher(wrong.voucher.reference, _today(at)), why=why.strip(), at=at, got=wrong.got,
+                voucher=Voucher(wrong.voucher.reference, _today(at)), why=why.strip()[:255], at=at, got=wrong.got,
                 reverses=of, by=by,
             )  # fmt: skip
             self.movements.add(movement)
@@ -147,8 +147,8 @@ class TreasuryMovements:
             if waiting.status is Status.ARRIVING:
                 done = waiting.moved_to(Status.IN_TRANSIT, arrival=None, charge=0, arrival_by="")
             else:
-                done = waiting.moved_to(Status.REJECTED, closed_by=by, closed_why=why.strip(), closed_at=at)
-            self._save(waiting, done, by, at, why.strip())
+                done = waiting.moved_to(Status.REJECTED, closed_by=by, closed_why=why.strip()[:255], closed_at=at)
+            self._save(waiting, done, by, at, why.strip()[:255])
         return done.status
 
     def arrive(self, id: UUID, *, reference: str, day: date, arrived: Money, charge: Money, by: str) -> None:
@@ -246,7 +246,7 @@ class TreasuryMovements:
             source=_account(command.source, rule.gives, command.amount.currency, "from"),
             target=_account(command.target, rule.takes, (got or command.amount).currency, "to"),
             voucher=_voucher(command.reference, command.day),
-            why=command.why.strip(),
+            why=command.why.strip()[:255],
             at=at,
             got=got,
             status=Status.PROPOSED if by else Status.DRAFT,

@@ -14,7 +14,7 @@ from wallet.domain.treasury import Kind, Leg, Movement, MovementNotFound, Status
 from wallet.infrastructure.guards import DECIDED
 from wallet.infrastructure.persistence import to_domain as to_entry
 
-MOST_ENTRIES = 4  # of one leg
+MOST_ENTRIES = 4  # of one leg that is no reversal: only such are looked for
 _UNREVERSED = ~Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id")))
 _UNDONE = Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id"), provider_key=None))
 

@@ -477,33 +477,33 @@ ROW = {
 }  # fmt: skip
 
 
+SEEN = {"approved_by": JOHN, "arrival_by": MARY, "arrival_reference": "FT1", "arrival_day": AT}
+
+
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "by"),
     [
-        {"approved_by": MARY, "status": "posted"},
-        {"status": "posted"},
-        {"status": "in_transit"},
-        {"by": ""},
-        {"by": "", "status": "posted", "approved_by": JOHN},
-        {"status": "arriving", "approved_by": JOHN},
-        {"status": "arriving", "approved_by": JOHN, "arrival_by": MARY, "arrival_reference": "FT1"},
-        {
-            "status": "arrived", "approved_by": JOHN, "arrival_by": MARY, "arrival_reference": "FT1", "arrival_day": AT,
-            "arrival_approved_by": MARY,
-        },
-        {
-            "status": "arrived", "approved_by": JOHN, "arrival_by": MARY, "arrival_reference": "FT1", "arrival_day": AT,
-        },
-        {"amount": 0},
-        {"charge": -1},
-        {"charge": 100},
-        {"why": ""},
-        {"reference": ""},
+        ({"approved_by": MARY, "status": "posted"}, "treasury_four_eyes"),
+        ({"status": "posted"}, "treasury_posted_is_approved"),
+        ({"status": "in_transit"}, "treasury_posted_is_approved"),
+        ({"status": "reversed"}, "treasury_posted_is_approved"),
+        ({"by": ""}, "treasury_by"),
+        ({"by": "", "status": "posted", "approved_by": JOHN}, "treasury_by"),
+        ({"status": "arriving", "approved_by": JOHN}, "treasury_arrival_is_shown"),
+        (SEEN | {"status": "arriving", "arrival_day": None}, "treasury_arrival_is_shown"),
+        (SEEN | {"status": "arrived", "arrival_approved_by": MARY}, "treasury_arrival_four_eyes"),
+        (SEEN | {"status": "arrived"}, "treasury_arrived_is_approved"),
+        ({"amount": 0}, "treasury_amount_positive"),
+        ({"charge": -1}, "treasury_amount_positive"),
+        ({"charge": 100}, "treasury_charge_is_a_part"),
+        ({"why": ""}, "treasury_says_why_and_what_shows_it"),
+        ({"reference": ""}, "treasury_says_why_and_what_shows_it"),
     ],
-)  # fmt: skip
-def test_the_database_refuses_one_person_no_reason_and_no_proof(wrong):
+)
+def test_the_database_refuses_one_person_no_reason_and_no_proof(wrong, by):
     TreasuryMovement.objects.create(id=new_id(), day=today(), **ROW)
-    with pytest.raises(IntegrityError), transaction.atomic():
+
+    with pytest.raises(IntegrityError, match=by), transaction.atomic():
         TreasuryMovement.objects.create(id=new_id(), day=today(), **ROW | wrong)
 
 

@@ -1,14 +1,17 @@
 """Treasury's pages: two people who are signed in, each with the right to do what they do, and nobody else."""
 
 from html import unescape
+from threading import Event, Thread
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
 from shared_kernel.domain.money import Currency
+from shared_kernel.infrastructure.persistence import unit_of_work
 from shared_kernel.models import AuditLog
 from wallet.domain.treasury import Kind
 from wallet.facade import AccountKind, house, ledger, treasury_movements
@@ -80,6 +83,9 @@ def test_two_people_take_a_settlement_from_proposal_to_arrival():
     jane = somebody("jane", "approve")
     assert approve(jane, row.id).status_code == 302
 
+    shown = john.get(page(row.id)).content.decode()
+    assert "mpesa_fees" in shown
+    assert "bank:KES:FT26/1" in shown
     row.refresh_from_db()
     assert (row.status, row.by, row.approved_by, row.arrival_by, row.arrival_approved_by) == (
         "arrived", who(mary), who(john), who(john), who(jane),
@@ -176,6 +182,41 @@ def test_what_changed_since_it_was_looked_at_is_not_approved_unseen():
 
     assert b"look at it again" in answer.content
     assert TreasuryMovement.objects.get().status == "arriving"
+
+
+def test_why_an_approval_would_be_refused_is_told_before_it_is_tried():
+    john, booked = somebody("john", "approve"), proposed(reference="UKM0000001")
+    again = proposed(reference="UKM0000001")
+    approve(john, booked)
+
+    assert "in the ledger already" in john.get(act(again, "approve")).content.decode()
+    assert approve(john, again).status_code == 200
+    assert TreasuryMovement.objects.get(pk=again).status == "proposed"
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="it has no row locks")
+def test_whoever_comes_while_somebody_else_decides_is_told_to_try_again():
+    john, id, locked, tried = somebody("john", "approve"), proposed(), Event(), Event()
+    seen = john.get(act(id, "approve")).context["form"].initial["as_seen"]
+
+    def decide():
+        with unit_of_work():
+            treasury_movements.movements.get(id)
+            locked.set()
+            tried.wait(30)
+        connection.close()
+
+    other = Thread(target=decide)
+    other.start()
+    locked.wait(30)
+    try:
+        answer = john.post(act(id, "approve"), {"as_seen": seen})
+    finally:
+        tried.set()
+        other.join()
+
+    assert b"somebody else is deciding" in answer.content
+    assert approve(john, id).status_code == 302
 
 
 def test_a_draft_is_made_ones_own_on_its_page():
