@@ -20,7 +20,7 @@ from payments.application.inquiry import Inquiry
 from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
-from payments.application.recovery import SETTLES_IN, Recovery
+from payments.application.recovery import SETTLES_IN, ExplainedOrphans, Recovery
 from payments.application.saga import Timing
 from payments.application.treasury import Treasury
 from payments.application.withdrawal import CreateWithdrawal, RequestCode, WithdrawalSaga
@@ -53,7 +53,7 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from wallet.facade import fx_turnover, ledger
+from wallet.facade import fx_turnover, ledger, orphans_settled
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
@@ -126,6 +126,7 @@ recovery = Recovery(
     shortcodes=lambda: [str(settings.MPESA_SHORTCODE)],
     settles_in=timing.of(SETTLES_IN.total_seconds()),
 )
+explained_orphans = ExplainedOrphans(recovery.orphans, orphans_settled, audit, unit_of_work, now)
 reconciliation = Reconciliation(
     mpesa=mpesa,
     deriv=deriv,
@@ -202,6 +203,7 @@ __all__ = [
     "deposits",
     "evidence",
     "evidence_page",
+    "explained_orphans",
     "first_answer",
     "inquiry",
     "limits",

@@ -8,9 +8,15 @@ from payments import models
 from payments.application.reconciliation import _staffs_keys
 from payments.domain.orphan import Provider
 from payments.domain.reconciliation import Movement
+from payments.facade import explained_orphans
+from payments.tests.test_recovery import find, suspense  # noqa: F401
 from payments.tests.test_statements import YESTERDAY, a_statement, deriv_statement, found, give  # noqa: F401
+from penpay.subscriptions import SUBSCRIPTIONS
+from shared_kernel.application.delivery import must_arrive
+from shared_kernel.domain.events import Event, SuspenseExplained
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import now
+from shared_kernel.models import AuditLog, DomainEvent
 from wallet.domain.ledger import ProviderKeyUsed
 from wallet.domain.treasury import keys_of
 from wallet.facade import ProposeMovement, TreasuryKind, float_legs_recorded, treasury_movements
@@ -22,6 +28,10 @@ DAY = YESTERDAY.date()
 
 def kes(shillings):
     return Money(shillings * 100, Currency.KES)
+
+
+def usd(dollars):
+    return Money(dollars * 100, Currency.USD)
 
 
 def propose(kind, amount, reference, **places):
@@ -116,13 +126,11 @@ def test_a_charge_by_itself_is_matched_under_its_receipt(give):  # noqa: F811
 
 
 def test_a_top_up_of_an_agent_is_matched_in_derivs_statement_once_it_has_arrived(give):  # noqa: F811
-    id = approve(
-        propose(TreasuryKind.TOP_UP_AGENT, Money(250_00, Currency.USD), "FT26/1", target=f"deriv_agent:{AGENT}")
-    )
+    id = approve(propose(TreasuryKind.TOP_UP_AGENT, usd(250), "FT26/1", target=f"deriv_agent:{AGENT}"))
     text = deriv_statement(("880001", "Deposit", 250))
     assert found(give(text, provider="deriv")[1]) == {"missing_here": 1}
 
-    arrived(id, Money(250_00, Currency.USD), "880001")
+    arrived(id, usd(250), "880001")
 
     code, told = give(text + "\n", provider="deriv")
     assert (code, found(told)) == (0, {"matched": 1})
@@ -144,3 +152,43 @@ def test_as_often_as_treasury_books_anew_reconciliation_looks():
     looked_for = {plain, *_staffs_keys(Provider.MPESA, B2C, movement)}
 
     assert looked_for == {*keys_of(plain), *keys_of(f"{plain}:arrived")}
+
+
+def orphan():
+    return models.OrphanMovement.objects.get()
+
+
+def deliver():
+    """Every event of the outbox, as the relay brings it."""
+    stored = DomainEvent.objects.filter(type="SuspenseExplained").order_by("seq")
+    explained_orphans.look_again([Event.from_payload(event.type, event.payload) for event in stored])
+
+
+def test_a_top_up_that_recovery_saw_first_leaves_suspense_and_the_list_of_orphans(
+    give,  # noqa: F811
+    find,  # noqa: F811
+    deriv_at_simulator,
+):
+    bank = deriv_at_simulator.simulator.bank
+    id = approve(propose(TreasuryKind.TOP_UP_AGENT, usd(250), "FT26/1", target=f"deriv_agent:{AGENT}"))
+    entry = str(bank.enter(bank.accounts[AGENT], 250_00, "deposit", "Top-up", None).id)
+    assert find()["suspense"] == 1
+
+    arrived(id, usd(250), entry)
+    deliver()
+
+    assert (suspense("USD"), orphan().settled_at is not None) == (0, True)
+    assert find()["suspense"] == 0
+    code, told = give(deriv_statement((entry, "Top-up", 250)), provider="deriv")
+    assert (code, found(told)) == (0, {"matched": 1})
+
+    approve(treasury_movements.propose_reversal(id, by="staff:1", why="of another bank").id)
+    deliver()
+    deliver()
+    assert (suspense("USD"), orphan().settled_at) == (250_00, None)
+    rows = AuditLog.objects.filter(target_id=str(orphan().id)).order_by("seq")
+    assert list(rows.values_list("action", flat=True)) == ["orphan.found", "orphan.settled", "orphan.opened_again"]
+
+
+def test_what_treasury_explained_must_reach_the_list_of_orphans_even_if_the_broker_forgets_it():
+    assert must_arrive(SUBSCRIPTIONS[SuspenseExplained])

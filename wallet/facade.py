@@ -6,7 +6,13 @@ The chart's names say which account is meant, as in `ledger.post_opening(deriv_a
 
 from django.conf import settings
 
-from shared_kernel.infrastructure.persistence import DjangoAuditLog, new_id, now, unit_of_work
+from shared_kernel.infrastructure.persistence import (
+    DjangoAuditLog,
+    DjangoOutboxRepository,
+    new_id,
+    now,
+    unit_of_work,
+)
 from wallet.application.posting import Posting
 from wallet.application.treasury import ProposeMovement, TreasuryMovements
 from wallet.domain.ledger import (
@@ -49,7 +55,13 @@ from wallet.queries.statement import (
     statement_lines,
     statement_totals,
 )
-from wallet.queries.treasury import InTransit, OpenMovement, cash_in_transit, open_movements
+from wallet.queries.treasury import (
+    InTransit,
+    OpenMovement,
+    cash_in_transit,
+    open_movements,
+    orphans_settled,
+)
 
 __all__ = [
     "AccountBalance",
@@ -91,6 +103,7 @@ __all__ = [
     "mpesa_utility",
     "mpesa_working",
     "open_movements",
+    "orphans_settled",
     "rebuild_balances",
     "snapshot",
     "statement_csv",
@@ -121,6 +134,7 @@ treasury_movements = TreasuryMovements(
     ours=_ours,
     turnover=fx_turnover,
     audit=DjangoAuditLog(),
+    outbox=DjangoOutboxRepository(),
     unit_of_work=unit_of_work,
     clock=now,
     new_id=new_id,

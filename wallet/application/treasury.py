@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
+from shared_kernel.domain.events import SuspenseExplained
 from shared_kernel.domain.fx import FxTurnover, result_of
 from shared_kernel.domain.identifiers import JournalId, UserId
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
+from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, OutboxRepository, UnitOfWork
 from wallet.application.journals import mirrored
 from wallet.domain.ledger import Account, AccountKind, Entry, Journal, ProviderKeyUsed, customer_receivable, house
-from wallet.domain.ports import LedgerBook
+from wallet.domain.ports import LedgerBook, TreasuryBook
 from wallet.domain.statement import KENYA
 from wallet.domain.treasury import (
     OUTSIDE,
     RULES,
     AlreadyOpened,
+    Booking,
     Kind,
     Leg,
     Movement,
@@ -27,13 +29,13 @@ from wallet.domain.treasury import (
     OwesLess,
     RebookedTooOften,
     Status,
-    TreasuryBook,
     Voucher,
     checked,
     claimed,
     keys_of,
     must_be_another,
     must_have_said,
+    plain_key,
 )
 
 AUDITED = "treasury_movement"
@@ -65,6 +67,7 @@ class TreasuryMovements:
     ours: Callable[[], Sequence[tuple[AccountKind, str]]]  # our accounts at the providers
     turnover: Callable[[], FxTurnover]
     audit: AuditLog
+    outbox: OutboxRepository
     unit_of_work: UnitOfWork
     clock: Clock
     new_id: IdSource
@@ -156,7 +159,7 @@ class TreasuryMovements:
         with self.unit_of_work():
             sent, at = self.movements.get(id), self.clock()
             seen = claimed(sent, _voucher(reference, day), arrived, charge, by=by, today=_today(at))
-            self._unused_key(seen, Leg.ARRIVED)
+            self._booking(seen, Leg.ARRIVED)
             self._save(sent, seen, by, at)
 
     def accounts(self) -> list[str]:
@@ -167,48 +170,67 @@ class TreasuryMovements:
     # --- what is posted -----------------------------------------------------------------------------------------------
 
     def preview(self, id: UUID) -> tuple[str, tuple[Entry, ...]]:
-        """How it looks now, for `approve`, and what that would post; nothing if it waits for no approval. Raises
-        `MovementNotFound`, `ProviderKeyUsed`, `RebookedTooOften`.
+        """How it looks now, for `approve`, and what that would post; nothing if it waits for no approval.
+
+        Raises `MovementNotFound`, `ProviderKeyUsed`, `RebookedTooOften`.
         """
         with self.unit_of_work():
             movement = self.movements.get(id)
             if movement.status not in {Status.DRAFT, Status.PROPOSED, Status.ARRIVING}:
                 return movement.as_seen, ()
             if movement.reverses is not None:
-                return movement.as_seen, self._mirrored(movement.reverses)
+                return movement.as_seen, self._mirrored(self.movements.get(movement.reverses))
             leg = Leg.ARRIVED if movement.status is Status.ARRIVING else movement.first_leg
-            return movement.as_seen, self._entries(movement, leg)
+            return movement.as_seen, self._entries(movement, leg, self._booking(movement, leg))
 
-    def _entries(self, movement: Movement, leg: Leg) -> tuple[Entry, ...]:
+    def _entries(self, movement: Movement, leg: Leg, booking: Booking) -> tuple[Entry, ...]:
         result = None
         if movement.got is not None and leg is Leg.ARRIVED:
             result = result_of(self.turnover(), movement.amount, movement.got)
-        return movement.entries(leg, self._unused_key(movement, leg), result)
+        return movement.entries(leg, booking, result)
 
-    def _mirrored(self, wrong: UUID) -> tuple[Entry, ...]:
+    def _mirrored(self, wrong: Movement) -> tuple[Entry, ...]:
         """Nothing moved outside for it: without keys of their own the mirrored legs were never there."""
         return tuple(mirrored(posted, None) for posted in self.movements.standing(wrong))
 
     def _post(self, movement: Movement, leg: Leg) -> None:
         voucher = movement.arrival if leg is Leg.ARRIVED and movement.arrival else movement.voucher
-        purpose = str(movement.kind) if leg is Leg.WHOLE else f"{movement.kind}_{leg}"
-        self._append(movement, purpose, leg, self._entries(movement, leg), voucher.at)
+        booking = self._booking(movement, leg)
+        self._append(movement.purpose(leg), booking.reference, self._entries(movement, leg, booking), voucher.at)
+        if booking.from_suspense:
+            self._explained(movement, leg)
 
-    def _append(self, of: Movement, purpose: str, leg: Leg, entries: tuple[Entry, ...], at: datetime) -> None:
-        self.book.append(Journal(JournalId(self.new_id()), purpose, f"treasury:{of.id}:{leg}", entries, at))
+    def _append(self, purpose: str, reference: str, entries: tuple[Entry, ...], at: datetime) -> None:
+        self.book.append(Journal(JournalId(self.new_id()), purpose, reference, entries, at))
+
+    def _explained(self, movement: Movement, leg: Leg) -> None:
+        """Whoever keeps the list of what lies in suspense looks at the ledger again."""
+        if key := movement.provider_key(leg):
+            plain = plain_key(key)
+            event = SuspenseExplained(movement_id=movement.id, provider_key=plain, occurred_at=self.clock())
+            self.outbox.append([event])
 
     def _reverse(self, reversal: Movement, by: str, at: datetime) -> None:
         assert reversal.reverses is not None
         wrong = self.movements.get(reversal.reverses)
         _must_be_reversible(wrong)
-        self._append(reversal, "treasury_reversal", Leg.WHOLE, self._mirrored(wrong.id), at)
+        entries = self._mirrored(wrong)
+        self._append("treasury_reversal", f"treasury:{reversal.id}:{Leg.WHOLE}", entries, at)
+        if any(AccountKind.SUSPENSE in {entry.debit.kind, entry.credit.kind} for entry in entries):
+            for leg in Leg:
+                self._explained(wrong, leg)
         self._save(wrong, wrong.moved_to(Status.REVERSED, closed_at=at), by, at, reversal.why)
 
-    def _unused_key(self, movement: Movement, leg: Leg) -> str | None:
+    def _booking(self, movement: Movement, leg: Leg) -> Booking:
         """Raises `ProviderKeyUsed`, `RebookedTooOften`."""
-        key = movement.provider_key(leg)
+        reference, key = f"treasury:{movement.id}:{leg}", movement.provider_key(leg)
         if key is None:
-            return None
+            return Booking(reference)
+        if lies := self.movements.in_suspense(plain_key(key)):
+            posted, settles = lies
+            if movement.is_shown_by(posted.entry, leg):
+                return Booking(settles, from_suspense=True)
+            raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
         undone = self.movements.undone(keys_of(key))
         free = next((one for one in keys_of(key) if one not in undone), None)
         if free is None:
@@ -216,9 +238,9 @@ class TreasuryMovements:
         if self.book.posted([free]):
             raise ProviderKeyUsed(
                 f"{key} is in the ledger already: look it up among the entries by this key. If it is wrong there, have "
-                "it reversed first; if it lies in suspense, settle it from there"
+                "it reversed first"
             )
-        return free
+        return Booking(reference, free)
 
     # --- what is checked ----------------------------------------------------------------------------------------------
 
@@ -233,7 +255,7 @@ class TreasuryMovements:
                 raise OwesLess(f"this customer owes {owed}, and not {movement.amount}")
         if movement.kind is Kind.OPENING_BALANCE and self.movements.is_opened(movement.target):
             raise AlreadyOpened(f"{movement.target} has its opening balance: have that one reversed if it is wrong")
-        self._unused_key(movement, movement.first_leg)
+        self._booking(movement, movement.first_leg)
 
     def _movement(self, command: ProposeMovement, at: datetime, by: str, drafted_by: str) -> Movement:
         if command.kind is Kind.REVERSAL:

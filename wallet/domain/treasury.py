@@ -20,16 +20,15 @@ round. Each currency balances for itself.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
-from typing import Protocol
 from uuid import UUID
 
 from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, Unprocessable
 from shared_kernel.domain.money import Currency, Money
-from wallet.domain.ledger import Account, AccountKind as A, Entry, PostedEntry, house
+from wallet.domain.ledger import Account, AccountKind as A, Entry, house
 from wallet.domain.statement import KENYA
 
 KES, USD = Currency.KES, Currency.USD
@@ -240,8 +239,27 @@ class Movement:
             raise MovementNotOpen(f"it is {self.status}: it can't become {status}")
         return replace(self, status=status, **changed)  # type: ignore[arg-type]
 
-    def entries(self, leg: Leg, provider_key: str | None, result: Money | None = None) -> tuple[Entry, ...]:
+    def entries(self, leg: Leg, booking: "Booking", result: Money | None = None) -> tuple[Entry, ...]:
         """Of one leg. `result` is what an FX close-out realised, in KES."""
+        first, *others = self._entries(leg, booking.provider_key, result)
+        if not booking.from_suspense:
+            return (first, *others)
+        suspense = house(A.SUSPENSE, first.amount.currency)
+        takes = self._outside(leg) == first.debit
+        return (replace(first, debit=suspense) if takes else replace(first, credit=suspense), *others)
+
+    def is_shown_by(self, entry: Entry, leg: Leg) -> bool:
+        """Whether the movement outside that `entry` booked is this leg: on its account, its way, and all of it."""
+        [ours, *_] = self._entries(leg, None, None)
+        outside = self._outside(leg)
+        same_way = entry.debit == outside if outside == ours.debit else entry.credit == outside
+        return same_way and entry.amount == ours.amount
+
+    def purpose(self, leg: Leg) -> str:
+        """Of its journal."""
+        return str(self.kind) if leg is Leg.WHOLE else f"{self.kind}_{leg}"
+
+    def _entries(self, leg: Leg, provider_key: str | None, result: Money | None) -> tuple[Entry, ...]:
         transit = house(A.CASH_IN_TRANSIT, self.amount.currency)
         match leg:
             case Leg.WHOLE:
@@ -357,6 +375,11 @@ def must_be_another(by: str, first: str) -> None:
         raise SamePerson("somebody else has to approve what you propose")
 
 
+def plain_key(provider_key: str) -> str:
+    """What recovery and reconciliation call the movement outside, whichever side of a transfer it is here."""
+    return provider_key.removesuffix(":arrived")
+
+
 def keys_of(provider_key: str) -> list[str]:
     """The keys that one movement outside can have in the ledger, first one first: it may have been undone and rebooked,
     and the key of what was undone stays used.
@@ -364,26 +387,12 @@ def keys_of(provider_key: str) -> list[str]:
     return [provider_key, *(f"{provider_key}:{number}" for number in range(2, 2 + REBOOKED_MOST))]
 
 
-class TreasuryBook(Protocol):
-    """`treasury_movements`, and the entries that belong to them; everything joins the caller's unit of work."""
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """How a leg gets into the ledger: its journal's reference; its provider key; or `from_suspense`, for there the
+    movement outside was booked before, when nobody had explained it.
+    """
 
-    def add(self, movement: Movement) -> None:
-        """One INSERT."""
-
-    def save(self, movement: Movement) -> None:
-        """What changes of it; one UPDATE."""
-
-    def get(self, id: UUID) -> Movement:
-        """Locked. Raises `MovementNotFound`."""
-
-    def one_at_a_time(self) -> None:
-        """Until this unit of work ends no other one approves: what was checked stays true until it commits."""
-
-    def standing(self, id: UUID) -> list[PostedEntry]:
-        """The entries of a movement that nothing reversed, oldest first."""
-
-    def undone(self, provider_keys: Collection[str]) -> set[str]:
-        """Those of these keys whose entry was reversed as never moved."""
-
-    def is_opened(self, account: Account) -> bool:
-        """Whether it has an opening balance that stands."""
+    reference: str
+    provider_key: str | None = None
+    from_suspense: bool = False

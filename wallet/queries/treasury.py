@@ -1,10 +1,11 @@
 """What treasury still has to do: movements that wait, and what lies in cash in transit, with its age."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Sum
 
 from wallet import models
 from wallet.queries.finance import accounts
@@ -62,6 +63,14 @@ def cash_in_transit() -> list[InTransit]:
     on_the_way = models.TreasuryMovement.objects.filter(status__in=ON_THE_WAY)
     moving = dict(on_the_way.values("currency").annotate(sum=Sum("amount")).values_list("currency", "sum"))
     return [InTransit(name, held.get(name, 0), int(moving.get(name, 0))) for name in sorted({*held, *moving})]
+
+
+def orphans_settled(provider_keys: Collection[str]) -> set[str]:
+    """Those movements outside that lay in suspense and were settled, by whatever journal stands; one SELECT."""
+    names = {f"orphan:{key}{again}:1": key for key in provider_keys for again in ("", ":2", ":3", ":4")}
+    reversed_ = models.LedgerEntry.objects.filter(reverses=OuterRef("id"))
+    rows = models.LedgerEntry.objects.filter(~Exists(reversed_), reference__in=list(names))
+    return {names[reference] for reference in rows.values_list("reference", flat=True)}
 
 
 def _name(kind: str, owner: str) -> str:

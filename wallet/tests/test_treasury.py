@@ -7,7 +7,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from shared_kernel.domain.money import Currency
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
-from shared_kernel.models import AuditLog
+from shared_kernel.models import AuditLog, DomainEvent
 from shared_kernel.tests.users import TWO_USERS
 from wallet.domain.ledger import AccountKind as A, ProviderKeyUsed
 from wallet.domain.treasury import (
@@ -28,12 +28,14 @@ from wallet.domain.treasury import (
 from wallet.facade import (
     cash_in_transit,
     customer_receivable,
+    deriv_agent,
     fx_turnover,
     house,
     ledger,
     mpesa_utility,
     mpesa_working,
     open_movements,
+    orphans_settled,
     treasury_movements,
     trial_balance,
     verify_ledger,
@@ -41,9 +43,10 @@ from wallet.facade import (
 from wallet.infrastructure.guards import DECIDED
 from wallet.infrastructure.treasury import DjangoTreasuryBook
 from wallet.models import LedgerEntry, TreasuryMovement
-from wallet.tests.factories import AT, a_customer, kes, usd
+from wallet.tests.factories import AT, a_customer, a_deposit, kes, usd
 from wallet.tests.threads import at_once
 from wallet.tests.treasuring import (
+    AGENT,
     B2C,
     JOHN,
     MARY,
@@ -277,13 +280,86 @@ def test_one_arrival_is_not_the_arrival_of_two():
     assert status(other) == S.IN_TRANSIT
 
 
-def test_what_recovery_took_into_suspense_is_not_booked_by_treasury_as_well():
+def lies_in_suspense(receipt="UKM0000001", amount=5000, account="mpesa_working", owner=PAYBILL, out=False):
+    post = ledger.post_suspense_out if out else ledger.post_suspense_in
+    provider = "deriv" if account == "deriv_agent" else "mpesa"
+    money = usd(amount) if account == "deriv_agent" else kes(amount)
     with unit_of_work():
-        ledger.post_suspense_in("mpesa_working", PAYBILL, kes(5000), provider_key=f"mpesa:{PAYBILL}:UKM0000001", at=AT)
+        post(account, owner, money, provider_key=f"{provider}:{owner}:{receipt}", at=AT)
+
+
+def told_of():
+    return list(DomainEvent.objects.filter(type="SuspenseExplained").values_list("payload__provider_key", flat=True))
+
+
+def test_what_recovery_took_into_suspense_first_arrives_from_there_and_is_not_booked_twice():
+    lies_in_suspense("880001", 500, "deriv_agent", AGENT)
+    id = approved(Kind.TOP_UP_AGENT)
+
+    arrived(id, reference="880001", charge=0)
+
+    assert lines(id)[-1:] == [("top_up_agent_sent", A.CASH_IN_TRANSIT, A.BANK, 500_00, lines(id)[0][4])]
+    [taken] = LedgerEntry.objects.filter(purpose="top_up_agent_arrived")
+    assert (taken.reference, taken.provider_key) == (f"orphan:deriv:{AGENT}:880001:1", None)
+    assert ledger.balance(house(A.SUSPENSE, USD)) == usd(0)
+    assert ledger.balance(house(A.CASH_IN_TRANSIT, USD)) == usd(0)
+    assert ledger.balance(deriv_agent(AGENT)) == usd(500)
+    assert told_of() == [f"deriv:{AGENT}:880001"]
+    assert orphans_settled([f"deriv:{AGENT}:880001", "deriv:x:1"]) == {f"deriv:{AGENT}:880001"}
+    other = approved(Kind.TOP_UP_AGENT)
+    with pytest.raises(ProviderKeyUsed):
+        seen(other, reference="880001")
+    assert balances_are_sound()
+
+    reversed_by_two(id)
+    assert ledger.balance(house(A.SUSPENSE, USD)) == usd(500)
+    assert orphans_settled([f"deriv:{AGENT}:880001"]) == set()
+    arrived(other, reference="880001")
+    assert ledger.balance(house(A.SUSPENSE, USD)) == usd(0)
+    assert balances_are_sound()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lies", "over"),
+    [
+        (Kind.SETTLEMENT, {"account": "mpesa_utility", "owner": B2C, "out": True}, {"source": f"mpesa_utility:{B2C}"}),
+        (Kind.AGENT_WITHDRAWAL, {"account": "deriv_agent", "owner": AGENT, "out": True, "amount": 500}, {}),
+        (Kind.RECEIVABLE_RECOVERED, {"amount": 1271}, {"target": f"mpesa_working:{PAYBILL}"}),
+    ],
+)
+def test_what_left_or_was_paid_back_before_it_was_explained_is_taken_from_suspense_too(kind, lies, over):
+    reference = "880001" if kind is Kind.AGENT_WITHDRAWAL else "UKM0000001"
+    lies_in_suspense(reference, **lies)
+
+    id = approved(kind, reference=reference, **over)
+
+    assert status(id) in {S.IN_TRANSIT, S.POSTED}
+    assert {c: ledger.balance(house(A.SUSPENSE, c)).amount for c in Currency} == {KES: 0, USD: 0}
+    assert len(told_of()) == 1
+    assert balances_are_sound()
+
+
+@pytest.mark.parametrize("lies", [{"amount": 4999}, {"out": True}, {"account": "mpesa_utility"}])
+def test_what_lies_in_suspense_and_is_something_else_is_refused(lies):
+    lies_in_suspense(**lies)
     id = approved(Kind.TOP_UP_MPESA, target=f"mpesa_working:{PAYBILL}")
 
-    with pytest.raises(ProviderKeyUsed, match="suspense"):
+    with pytest.raises(ProviderKeyUsed, match="lies in suspense as"):
         seen(id, reference="UKM0000001")
+
+    assert status(id) == S.IN_TRANSIT
+
+
+def test_what_was_settled_from_suspense_otherwise_is_not_taken_by_treasury():
+    lies_in_suspense()
+    key, customer = f"mpesa:{PAYBILL}:UKM0000001", a_customer()
+    with unit_of_work():
+        ledger.post_suspense_matched(a_deposit(), customer, kes(5000), orphan=key, at=AT)
+    id = approved(Kind.TOP_UP_MPESA, target=f"mpesa_working:{PAYBILL}")
+
+    with pytest.raises(ProviderKeyUsed):
+        seen(id, reference="UKM0000001")
+    assert orphans_settled([key]) == {key}
 
 
 def test_an_account_is_opened_once_and_again_only_after_that_was_reversed():

@@ -14,6 +14,7 @@ from wallet.domain.ledger import Account, AccountKind as A, changes, house
 from wallet.domain.treasury import (
     NEXT,
     RULES,
+    Booking,
     DoesNotAddUp,
     Kind,
     Leg,
@@ -42,6 +43,7 @@ OWNERS = {
 }
 FORMS = {A.MPESA_WORKING: "UKM0000001", A.MPESA_UTILITY: "UKM0000002", A.MPESA_CHARGES_PAID: "UKM0000003",
          A.DERIV_AGENT: "880001"}  # fmt: skip
+PLAIN = Booking("reference")
 cents = st.integers(1, 10**12)
 
 
@@ -92,7 +94,7 @@ def test_whatever_a_kind_posts_balances_and_leaves_nothing_in_transit(way, amoun
     movement = replace(movement, charge=kept, arrival=Voucher("UKM0000009", DAY))
 
     legs = [Leg.SENT, Leg.ARRIVED] if movement.in_transit else [Leg.WHOLE]
-    entries = [e for leg in legs for e in movement.entries(leg, None, Money(result, KES) if movement.got else None)]
+    entries = [e for leg in legs for e in movement.entries(leg, PLAIN, Money(result, KES) if movement.got else None)]
 
     changed = changes(entries)
     for currency in Currency:
@@ -248,7 +250,7 @@ def test_the_worked_example():
     bought = an_exchange(kes(77_400), usd(600), arrival=Voucher("FT26/2", DAY))
 
     result = result_of(Turnover(sold=1000_00, received=131_000_00), bought.amount, bought.got)
-    [taken, given, won] = bought.entries(Leg.ARRIVED, "key", result)
+    [taken, given, won] = bought.entries(Leg.ARRIVED, Booking("reference", "key"), result)
 
     assert result == kes(1200)
     assert (taken.debit.kind, taken.credit.kind, taken.amount) == (A.BANK, A.FX_POSITION, usd(600))
@@ -263,7 +265,7 @@ def test_dollars_bought_dearer_than_they_were_sold_are_a_loss():
     result = result_of(Turnover(sold=1000_00, received=131_000_00), bought.amount, bought.got)
 
     assert result == kes(-200)
-    assert bought.entries(Leg.ARRIVED, None, result)[2].debit.kind is A.FX_GAIN_LOSS
+    assert bought.entries(Leg.ARRIVED, PLAIN, result)[2].debit.kind is A.FX_GAIN_LOSS
 
 
 def test_dollars_sold_at_the_bank_gain_what_they_fetch_over_their_cost():
