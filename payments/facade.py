@@ -21,7 +21,7 @@ from payments.application.inquiry import Inquiry
 from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
-from payments.application.recovery import SETTLES_IN, Recovery
+from payments.application.recovery import SETTLES_IN, ExplainedOrphans, Recovery
 from payments.application.saga import Timing
 from payments.application.suspense import Settle, Suspense
 from payments.application.treasury import Treasury
@@ -76,6 +76,7 @@ from wallet.facade import (
     mpesa_charges_paid,
     mpesa_utility,
     mpesa_working,
+    orphans_settled,
 )
 
 FLOAT_ACCOUNTS = {
@@ -158,6 +159,7 @@ recovery = Recovery(
     shortcodes=lambda: [str(settings.MPESA_SHORTCODE)],
     settles_in=timing.of(SETTLES_IN.total_seconds()),
 )
+explained_orphans = ExplainedOrphans(recovery.orphans, orphans_settled, audit, unit_of_work, now)
 reconciliation = Reconciliation(
     mpesa=mpesa,
     deriv=deriv,
@@ -264,6 +266,7 @@ __all__ = [
     "deposits",
     "evidence",
     "evidence_page",
+    "explained_orphans",
     "first_answer",
     "inquiry",
     "limits",

@@ -24,6 +24,7 @@ from wallet.facade import (
 )
 
 TOTAL = "total"
+AVERAGE_COST = "average cost of all exchanges: customers' at middle rates, the bank's at its own"
 
 
 MOST_ACCOUNTS = 500  # of one list, as `accounts` gives them
@@ -153,7 +154,7 @@ def fx_report() -> Report:
         ("of it booked as gain or loss", "KES", position.booked.decimal),
         ("of it still in the position", "KES", position.unbooked.decimal),
     ]
-    facts: list[tuple[str, Cell]] = [("As of", at), ("Method", "average cost of all exchanges, at middle rates")]
+    facts: list[tuple[str, Cell]] = [("As of", at), ("Method", AVERAGE_COST)]
     if position.mid is None:
         facts.append(("Note", "no exchange rate is valid now: the open position is not valued"))
     return Report("fx_position", "FX position", facts, ("figure", "unit", "amount"), shown)

@@ -82,6 +82,11 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         effective_at=NOW, recorded_at=NOW,
     )  # fmt: skip
     row(
+        "wallet.TreasuryMovement", id=new_id(), kind="settlement", status="proposed", amount=130000, currency="KES",
+        source_kind="mpesa_working", source_owner="174379", target_kind="bank", reference=f"UKM{number:07}", day=NOW,
+        why="swept", by="staff:1", at=NOW,
+    )  # fmt: skip
+    row(
         "shared_kernel.DomainEvent", id=new_id(), type="TransactionCreated", aggregate_id=payment.id, occurred_at=NOW,
         payload={"transaction_id": str(payment.id)},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The ledger's rows: `ledger_accounts`, `ledger_entries`, and the kept balances in slots.
+"""The ledger's rows: `ledger_accounts`, `ledger_entries`, and the kept balances in slots; and `treasury_movements`.
 
 What the columns cannot say, `wallet/infrastructure/guards.py` adds in the database: both accounts of an entry have its
 currency, a reversal mirrors its entry, and neither entries nor accounts are ever changed or deleted.
@@ -98,3 +98,73 @@ class LedgerBalance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account_id} {self.slot}: {self.credit_balance}"
+
+
+class TreasuryMovement(models.Model):
+    """What staff move of the house's own money, from proposal to arrival. Amounts in minor units; `got` is of the other
+    currency, for an FX close-out alone. What was proposed never changes, and no row is deleted (triggers).
+    """
+
+    id = UuidField(primary_key=True)
+    kind = models.CharField(max_length=32)
+    status = models.CharField(max_length=16)
+    amount = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    got = models.BigIntegerField(null=True)
+    got_currency = models.CharField(max_length=3, blank=True, default="")
+    source_kind = models.CharField(max_length=32)
+    source_owner = models.CharField(max_length=64, blank=True, default="")
+    target_kind = models.CharField(max_length=32)
+    target_owner = models.CharField(max_length=64, blank=True, default="")
+    reference = models.CharField(max_length=64)
+    day = models.DateField()
+    why = models.CharField(max_length=255)
+    reverses = UuidField(null=True)
+    drafted_by = models.CharField(max_length=64, blank=True, default="")
+    at = models.DateTimeField()
+    by = models.CharField(max_length=64, blank=True, default="")
+    approved_by = models.CharField(max_length=64, blank=True, default="")
+    approved_at = models.DateTimeField(null=True)
+    arrival_reference = models.CharField(max_length=64, blank=True, default="")
+    arrival_day = models.DateField(null=True)
+    charge = models.BigIntegerField(default=0)
+    arrival_by = models.CharField(max_length=64, blank=True, default="")
+    arrival_approved_by = models.CharField(max_length=64, blank=True, default="")
+    closed_by = models.CharField(max_length=64, blank=True, default="")
+    closed_why = models.CharField(max_length=255, blank=True, default="")
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "treasury_movements"
+        default_permissions = ("view",)
+        permissions = [
+            ("propose_treasurymovement", "Can propose treasury movements and tell that they arrived"),
+            ("approve_treasurymovement", "Can approve and reject treasury movements"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0, charge__gte=0), name="treasury_amount_positive"),
+            models.CheckConstraint(condition=Q(charge=0) | Q(charge__lt=F("amount")), name="treasury_charge_is_a_part"),
+            models.CheckConstraint(condition=~Q(why="") & ~Q(reference=""), name="treasury_says_why_and_what_shows_it"),
+            models.CheckConstraint(condition=Q(status="draft") | Q(status="rejected") | ~Q(by=""), name="treasury_by"),
+            models.CheckConstraint(condition=Q(approved_by="") | ~Q(approved_by=F("by")), name="treasury_four_eyes"),
+            models.CheckConstraint(
+                condition=Q(arrival_approved_by="") | ~Q(arrival_approved_by=F("arrival_by")),
+                name="treasury_arrival_four_eyes",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["draft", "proposed", "rejected"]) | ~Q(approved_by=""),
+                name="treasury_posted_is_approved",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status__in=["arriving", "arrived"])
+                | (~Q(arrival_by="") & ~Q(arrival_reference="") & Q(arrival_day__isnull=False)),
+                name="treasury_arrival_is_shown",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="arrived") | ~Q(arrival_approved_by=""), name="treasury_arrived_is_approved"
+            ),
+        ]
+        indexes = [models.Index(fields=["status", "id"], name="treasury_by_status")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.reference}"

@@ -246,6 +246,10 @@ class Reconciliation:
         keys = {found.provider_key for found in waiting if found.provider_key}
         keys |= self._keys_of(book, [*theirs, *book.movements])
         ours = {leg.provider_key: leg for leg in [*recorded, *self.legs.under(keys)] if leg.kind is book.kind}
+        known = {leg.id for leg in ours.values()}
+        rest = [m for m in [*theirs, *book.movements] if m.known_as not in known]
+        by_staff = self.legs.under(key for m in rest for key in _staffs_keys(book.provider, book.account, m))
+        ours |= {leg.provider_key: leg for leg in by_staff if leg.kind is book.kind}
         shown = {m.known_as for m in [*theirs, *book.movements]} | {m.id for m in book.movements}
         beyond = [leg for leg in recorded if leg.id not in shown and not leg.reference and not book.would_show(leg)]
         items = matched(book, [*theirs, *_rest(book, theirs)], ours.values())
@@ -394,6 +398,15 @@ def _keys(provider: Provider, account: str, movement: Movement) -> list[str]:
         original = f"{provider}:{account}:{movement.reverses}"
         keys += [original, f"{original}:reverted", f"{original}:reversed", f"{original}:reversed:excess"]
     return keys
+
+
+def _staffs_keys(provider: Provider, account: str, movement: Movement) -> list[str]:
+    """Those under which treasury may have booked it beside its plain one: the arrival of a transfer within one
+    shortcode, and what was undone and booked anew, as often as that is allowed (`wallet.domain.treasury.keys_of`).
+    """
+    plain = f"{provider}:{account}:{movement.id}"
+    again = ["", *(f":{number}" for number in range(2, 5))]
+    return [f"{plain}{leg}{end}" for leg in ("", ":arrived") for end in again if leg or end]
 
 
 def _rest(book: Book, theirs: Sequence[Movement]) -> list[Movement]:

@@ -6,7 +6,7 @@ What fails harms nothing else: the other accounts are read all the same, and the
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from typing import Protocol
 from payments.domain.orphan import Orphan, OrphanBook, Provider
 from payments.domain.ports import FloatKind, LedgerGateway
 from shared_kernel.application.runner import StepsFailed
+from shared_kernel.domain.events import Event, SuspenseExplained
 from shared_kernel.domain.identifiers import RequestId, TransactionId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.outcome import Unreadable
@@ -231,6 +232,31 @@ class Recovery:
     def _unreadable(self, told: dict[str, int], account: str, why: Unreadable) -> None:
         told["unreadable"] += 1
         log.warning("book_not_readable", extra={"account": account, "code": why.code})
+
+
+@dataclass(frozen=True)
+class ExplainedOrphans:
+    """Follows `SuspenseExplained`: what treasury took out of suspense waits for nobody any more, until it is reversed.
+
+    `settled` is the ledger's word: which of these provider keys some journal that stands has settled.
+    """
+
+    orphans: OrphanBook
+    settled: Callable[[Collection[str]], set[str]]
+    audit: AuditLog
+    unit_of_work: UnitOfWork
+    clock: Clock
+
+    def look_again(self, events: Sequence[Event]) -> None:
+        """Harmless to repeat, in whatever order: the events only say where to look."""
+        keys = sorted({event.provider_key for event in events if isinstance(event, SuspenseExplained)})
+        with self.unit_of_work():
+            settled, at = self.settled(keys), self.clock()
+            wanted = {True: [key for key in keys if key in settled], False: [key for key in keys if key not in settled]}
+            for is_settled, some in wanted.items():
+                action = "orphan.settled" if is_settled else "orphan.opened_again"
+                changed = self.orphans.mark(dict.fromkeys(some, at if is_settled else None))
+                self.audit.append(AuditRecord(action, "orphan", str(id), at) for id in changed)
 
 
 def _fits(attempt: DerivTransfer, entry: AgentEntry) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from payments.domain.fx import FxPosition, FxTurnover
 from payments.domain.ports import RateSource, RateStale
 from payments.domain.transaction import TransactionType
+from shared_kernel.domain.fx import FxPosition, FxTurnover
 
 
 @dataclass(frozen=True)

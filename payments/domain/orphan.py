@@ -1,6 +1,6 @@
 """Money at a provider that no Transaction of ours explains: in suspense until people settle it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -50,3 +50,6 @@ class OrphanBook(Protocol):
 
     def add(self, orphans: Sequence[Orphan]) -> None:
         """One INSERT."""
+
+    def mark(self, settled: Mapping[str, datetime | None]) -> list[UUID]:
+        """By provider key: since when each is settled, None for open. Those that it changed; one SELECT, one UPDATE."""

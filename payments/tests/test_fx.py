@@ -6,9 +6,9 @@ from decimal import ROUND_HALF_UP, Decimal
 import pytest
 from hypothesis import given, strategies as st
 
-from payments.domain.fx import FxPosition
 from payments.facade import treasury
 from payments.tests.factories import todays_rate
+from shared_kernel.domain.fx import FxPosition
 from shared_kernel.domain.money import Currency, Money
 from wallet.facade import AccountKind, fx_turnover, house, ledger
 from wallet.tests.books import InDatabase, Of

@@ -130,6 +130,15 @@ class MpesaCallbackReceived(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuspenseExplained(Event):
+    """A treasury movement took what lay in suspense under `provider_key`, or was reversed: the ledger says which."""
+
+    aggregate = "movement_id"
+    movement_id: UUID
+    provider_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransactionCompleted(Event):
     """Both legs are proven and posted."""
 

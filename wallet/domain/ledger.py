@@ -62,6 +62,7 @@ class AccountKind(StrEnum):
     FX_MARGIN = "fx_margin"
     FX_GAIN_LOSS = "fx_gain_loss"
     MPESA_FEES = "mpesa_fees"
+    BANK_CHARGES = "bank_charges"
     LOSSES = "losses"
     ROUNDING = "rounding"
     OWNERS_FUNDING = "owners_funding"
@@ -91,6 +92,7 @@ DEBIT_KINDS = frozenset(
         AccountKind.CUSTOMER_RECEIVABLE,
         AccountKind.FX_POSITION,
         AccountKind.MPESA_FEES,
+        AccountKind.BANK_CHARGES,
         AccountKind.LOSSES,
         AccountKind.ROUNDING,
     }

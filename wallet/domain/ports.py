@@ -1,11 +1,13 @@
-"""What posting asks of the world."""
+"""What posting and treasury ask of the world."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
+from uuid import UUID
 
 from shared_kernel.domain.identifiers import EntryId, TransactionId
 from shared_kernel.domain.money import Money
 from wallet.domain.ledger import Account, Journal, PostedEntry
+from wallet.domain.treasury import Movement
 
 
 class LedgerBook(Protocol):
@@ -34,3 +36,33 @@ class LedgerBook(Protocol):
 
     def balance(self, account: Account) -> Money:
         """On the account's normal side; zero for one that was never used. Includes what this unit of work collected."""
+
+
+class TreasuryBook(Protocol):
+    """`treasury_movements`, and the entries that belong to them; everything joins the caller's unit of work."""
+
+    def add(self, movement: Movement) -> None:
+        """One INSERT."""
+
+    def save(self, movement: Movement) -> None:
+        """What changes of it; one UPDATE."""
+
+    def get(self, id: UUID) -> Movement:
+        """Locked. Raises `MovementNotFound`."""
+
+    def one_at_a_time(self) -> None:
+        """Until this unit of work ends no other one approves: what was checked stays true until it commits."""
+
+    def standing(self, movement: Movement) -> list[PostedEntry]:
+        """The entries of a movement that nothing reversed, oldest first."""
+
+    def undone(self, provider_keys: Collection[str]) -> set[str]:
+        """Those of these keys whose entry was reversed as never moved."""
+
+    def in_suspense(self, provider_key: str) -> tuple[PostedEntry, str] | None:
+        """The entry by which that movement outside lies in suspense, and the reference that a journal which settles it
+        must have, so that nothing else does; None if it does not, or was settled.
+        """
+
+    def is_opened(self, account: Account) -> bool:
+        """Whether it has an opening balance that stands."""

@@ -144,6 +144,8 @@ WORDS = {
     "payout_over": ("More was paid to you than was due", ""),
     "payout_over_undone": ("", "No more was paid to you than was due"),
     "suspense_matched": ("Payment found and credited to you", ""),
+    "receivable_recovered": ("Paid back by you", ""),
+    "receivable_written_off": ("No longer owed by you", ""),
 }
 
 

@@ -9,7 +9,7 @@ And what the seals cover of it: every column of every entry.
 
 from shared_kernel.infrastructure.append_only import Guard, Key, Trigger, append_only, refusal
 from shared_kernel.infrastructure.seals import SealedTable
-from wallet.models import LedgerAccount, LedgerEntry
+from wallet.models import LedgerAccount, LedgerEntry, TreasuryMovement
 
 _NO_SUCH_ACCOUNT = (
     "NOT EXISTS (SELECT 1 FROM ledger_accounts WHERE id = NEW.{side}_account_id AND currency = NEW.currency)"
@@ -32,9 +32,16 @@ LEDGER_ENTRIES = SealedTable(
     "recorded_at",
 )  # fmt: skip
 
+# What becomes of a treasury movement; what was proposed, and approved as it was, stays as it was.
+DECIDED = (
+    "status", "by", "approved_by", "approved_at", "arrival_reference", "arrival_day", "charge", "arrival_by",
+    "arrival_approved_by", "closed_by", "closed_why", "closed_at",
+)  # fmt: skip
+
 GUARDS: list[Guard] = [
     *append_only(LedgerEntry),
     *append_only(LedgerAccount),
+    *append_only(TreasuryMovement, may_change=DECIDED),
     *(
         Key(
             f"ledger_{side}_currency",

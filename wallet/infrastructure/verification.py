@@ -138,7 +138,7 @@ def _guards(report: Report, progress: Progress) -> Faults:
             unseen = name == append_only.UNSEEN_HINT
             detail = name if unseen else "this refusal of the database is missing or altered: run migrate"
             yield "triggers" if unseen else name, detail
-        for model in (models.LedgerEntry, models.LedgerAccount, models.LedgerBalance):
+        for model in (models.LedgerEntry, models.LedgerAccount, models.LedgerBalance, models.TreasuryMovement):
             there = owner.introspection.get_constraints(cursor, model._meta.db_table)
             for constraint in model._meta.constraints:
                 if constraint.name not in there:

@@ -21,8 +21,8 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class FxTurnover:
-    """What went through the FX position since ever: USD cents `bought` from customers for KES cents `paid`, and `sold`
-    for `received`. What was undone is taken off again. `booked` is what left it as gain (above zero) or loss.
+    """What went through the FX position since ever: USD cents `bought` from customers and the bank for KES cents
+    `paid`, and `sold` for `received`. What was undone is taken off again. `booked` is what left it as gain or loss.
     """
 
     bought: int

@@ -1,11 +1,17 @@
 """`orphan_movements` over Django."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from uuid import UUID
+
+from django.db.models import Q
 
 from payments import models
 from payments.domain.orphan import Orphan, Provider
-from shared_kernel.infrastructure.rows import insert
+from shared_kernel.infrastructure.rows import insert, update
 
 
 @dataclass(frozen=True)
@@ -35,3 +41,17 @@ class DjangoOrphanBook:
                 for orphan in orphans
             ]
         )
+
+    def mark(self, settled: Mapping[str, datetime | None]) -> list[UUID]:
+        names = [dict(zip(("provider", "account", "movement"), key.split(":", 2), strict=True)) for key in settled]
+        if not names:
+            return []
+        rows = models.OrphanMovement.objects.select_for_update().filter(reduce(or_, (Q(**name) for name in names)))
+        changed = []
+        for row in rows.order_by("pk"):
+            at = settled[f"{row.provider}:{row.account}:{row.movement}"]
+            if (at is None) != (row.settled_at is None):
+                row.settled_at = at
+                changed.append(row)
+        update(changed, ("settled_at",))
+        return [row.pk for row in changed]

@@ -1,4 +1,7 @@
-"""The FX position: what customers' exchanges left open between shillings and dollars, and what it has gained."""
+"""The FX position: what exchanges left open between shillings and dollars, and what it has gained.
+
+Customers' exchanges open it; what treasury buys or sells at the bank closes it. Both are valued by one method.
+"""
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -12,19 +15,19 @@ class FxTurnover(Protocol):
 
     @property
     def bought(self) -> int:
-        """USD from customers."""
+        """USD from customers, and from the bank."""
 
     @property
     def paid(self) -> int:
-        """KES for them, at mid."""
+        """KES for them: customers' at mid."""
 
     @property
     def sold(self) -> int:
-        """USD to customers."""
+        """USD to customers, and to the bank."""
 
     @property
     def received(self) -> int:
-        """KES for them, at mid."""
+        """KES for them: customers' at mid."""
 
     @property
     def booked(self) -> int:
@@ -84,6 +87,36 @@ class FxPosition:
     def unbooked(self) -> Money:
         """Realised, and still in the position."""
         return self.realised - self.booked
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """A turnover with one exchange more."""
+
+    bought: int
+    paid: int
+    sold: int
+    received: int
+    booked: int
+
+
+def result_of(turnover: FxTurnover, given: Money, got: Money) -> Money:
+    """What is realised and not booked yet, in KES, once `given` was exchanged for `got` at the bank: above zero a gain.
+
+    So much goes from the position to gain and loss with the exchange; then the position holds the open dollars at their
+    average cost, and nothing else. It is what this exchange realised against that cost, and what customers' exchanges
+    realised against each other since the last one.
+    """
+    buys = got.currency is Currency.USD
+    dollars, shillings = (got.amount, given.amount) if buys else (given.amount, got.amount)
+    after = _After(
+        bought=turnover.bought + (dollars if buys else 0),
+        paid=turnover.paid + (shillings if buys else 0),
+        sold=turnover.sold + (0 if buys else dollars),
+        received=turnover.received + (0 if buys else shillings),
+        booked=turnover.booked,
+    )
+    return FxPosition.of(after, None).unbooked
 
 
 def _kes(cents: int) -> Money:
