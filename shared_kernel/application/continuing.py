@@ -2,7 +2,7 @@
 
 A lost or restored anchor, a restored database and a changed key stop the sealing for good, and so does an attack. Only
 people can tell them apart. One says why after having looked, another approves; then the anchor is begun anew from the
-last Seal that the database has now. What stood before is left where it is, and every check tells of the Break for ever.
+last Seal that the database has now. What stood before is left where it is, and every check tells of that for ever.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from shared_kernel.application.sealing import LEASE, ChainCheck, Sealing, tip
 from shared_kernel.domain.errors import Conflict
 from shared_kernel.domain.four_eyes import Consent, Consents
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, Leases, UnitOfWork
-from shared_kernel.domain.seals import AnchorBroken, Break, SealsContradictAnchor
+from shared_kernel.domain.seals import AnchorBroken, NewStart, SealsContradictAnchor
 
 LASTS = timedelta(days=3)  # that one may be approved and begun, counted from when it was asked for
 
@@ -144,16 +144,16 @@ class Continuing:
                 self.asked.save(asked)
                 self._tell("anchor.continued", asked, by, at)
         head = self.sealing.book.seal(asked.chain, asked.number) if asked.number else None
-        self.sealing.anchor.begin(asked.chain, head, self._breaks(asked.chain))
+        self.sealing.anchor.begin(asked.chain, head, self._new_starts(asked.chain))
 
-    def _breaks(self, chain: str) -> Sequence[Break]:
+    def _new_starts(self, chain: str) -> Sequence[NewStart]:
         """All of this chain so far: those that the database knows, and those that it lost and the anchor knows."""
         try:
             there = next(self.sealing.anchor.lines(chain), None)
         except AnchorBroken:
             there = None
-        known = {one.generation: one for one in (there.breaks if there else ())}
-        known |= {one.generation: _break(one) for one in self.asked.used(chain=chain)}
+        known = {one.generation: one for one in (there.new_starts if there else ())}
+        known |= {one.generation: _new_start(one) for one in self.asked.used(chain=chain)}
         return [known[generation] for generation in sorted(known)]
 
     def _tell(self, action: str, asked: Continuation, who: str, at: datetime) -> None:
@@ -162,9 +162,9 @@ class Continuing:
         self.audit.append([AuditRecord(action, "anchor", asked.chain, at, why=asked.why, details=details)])
 
 
-def _break(asked: Continuation) -> Break:
+def _new_start(asked: Continuation) -> NewStart:
     assert asked.used_at is not None
-    return Break(
+    return NewStart(
         generation=asked.generation, number=asked.number, anchor_number=asked.anchor_number, found=asked.found,
         by=asked.by, approved_by=asked.approved_by, why=asked.why, at=asked.used_at.astimezone(UTC).isoformat(),
     )  # fmt: skip

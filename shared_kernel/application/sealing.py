@@ -21,7 +21,7 @@ from shared_kernel.domain.seals import (
     AnchorBroken,
     Anchored,
     AnchorOutOfReach,
-    Break,
+    NewStart,
     RowsStillOpen,
     Seal,
     SealBook,
@@ -145,7 +145,7 @@ class ChainReport:
     rows: int = 0
     unsealed: Unsealed = field(default_factory=lambda: Unsealed(0))
     unanchored: int = 0
-    breaks: list[Break] = field(default_factory=list)  # where the anchor was begun anew: told for ever
+    new_starts: list[NewStart] = field(default_factory=list)  # where the anchor was begun anew: told for ever
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -328,8 +328,8 @@ class _Walk:
             self._wrong((f"anchor {self.chain}", broken.detail))
         self.read = line is None
         self.line = line or self.line
-        if line and line.breaks:
-            self.report.breaks, self.begun_at = list(line.breaks), line.number
+        if line and line.new_starts:
+            self.report.new_starts, self.begun_at = list(line.new_starts), line.number
 
     def _wrong(self, fault: Fault | None) -> bool:
         """Keeps the fault; whether there was none."""

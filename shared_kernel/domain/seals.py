@@ -97,7 +97,7 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class NewStart:
     """That an anchor was begun anew, from the Seal `number` on: what stood in the one before (`anchor_number`, 0 for
     nothing that could be read), what was found, and who wanted it and why. It is told for ever.
     """
@@ -114,20 +114,20 @@ class Break:
     def __str__(self) -> str:
         ended = f"ended with seal {self.anchor_number}" if self.anchor_number else "could not be read"
         return (
-            f"break: the anchor was begun anew from seal {self.number} at {self.at}, where the one before {ended}:"
+            f"the anchor was begun anew from seal {self.number} at {self.at}, where the one before {ended}:"
             f" {self.why} ({self.found}); by {self.by}, approved by {self.approved_by}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """What the anchor says of one Seal. The first line of one that was begun anew has all the `breaks` so far."""
+    """What the anchor says of one Seal. The first line of one that was begun anew has all the `new_starts` so far."""
 
     number: int
     last_seq: int
     hash: str
     at: datetime
-    breaks: tuple[Break, ...] = ()
+    new_starts: tuple[NewStart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +192,15 @@ class Anchor(Protocol):
         """All, from the first on. Raises `AnchorBroken`."""
 
     def find(self, chain: str, numbers: Collection[int]) -> dict[int, Anchored]:
-        """The lines of these Seals, without reading all: a Seal of before a Break has the line of that. Those that are
-        not anchored are left out. Raises `AnchorBroken`, also `AnchorOutOfReach` where there is no anchor at all.
+        """The lines of these Seals, without reading all: a Seal of before a new start has the line of that. Those that
+        are not anchored are left out. Raises `AnchorBroken`, also `AnchorOutOfReach` where there is no anchor at all.
         """
 
     def generation(self, chain: str) -> int:
         """Which one this is, however much of it can be read: 1 is the first, and where there is none."""
 
-    def begin(self, chain: str, head: Seal | None, breaks: Sequence[Break]) -> None:
-        """Begins the next anchor, of the last Break's generation, with `head` (None: before the first Seal); durably.
+    def begin(self, chain: str, head: Seal | None, new_starts: Sequence[NewStart]) -> None:
+        """Durably begins the next anchor, of the last new start's generation, with `head` (None: before all Seals).
 
         The one before is left as it is. The same once more is harmless. Raises `SealsContradictAnchor`.
         """

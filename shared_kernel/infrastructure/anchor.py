@@ -1,7 +1,7 @@
 """The anchor as files: one a chain, to which a line is added for each Seal, in a directory outside of the database.
 
 `<chain>.seals` is the first; one that two people had begun anew is `<chain>.<generation>.seals`, whose first line says
-from which Seal, and all the Breaks so far. Only the newest counts; those before stay as they are.
+from which Seal, and all the new starts so far. Only the newest counts; those before stay as they are.
 
 A line is a JSON object that ends with its `mac`: HMAC-SHA256 over the line before's mac and this line without its own,
 by a key that no user of the database can read. So no line can be made, changed, moved or taken out without the key;
@@ -28,13 +28,13 @@ from shared_kernel.domain.seals import (
     AnchorBroken,
     Anchored,
     AnchorOutOfReach,
-    Break,
+    NewStart,
     Seal,
     SealsContradictAnchor,
 )
 
 LINE = {"chain": str, "number": int, "last_seq": int, "rows": int, "hash": str, "at": str, "mac": str}
-FIRST_LINE = LINE | {"generation": int, "breaks": list}
+FIRST_LINE = LINE | {"generation": int, "new_starts": list}
 TAIL = 16 * 1024  # bytes at the end of the file in which the last two lines are looked for
 
 
@@ -70,8 +70,8 @@ class FileAnchor:
     def generation(self, chain: str) -> int:
         return _generation(self._file(chain))
 
-    def begin(self, chain: str, head: Seal | None, breaks: Sequence[Break]) -> None:
-        newest, generation = breaks[-1], breaks[-1].generation
+    def begin(self, chain: str, head: Seal | None, new_starts: Sequence[NewStart]) -> None:
+        newest, generation = new_starts[-1], new_starts[-1].generation
         path = self.directory() / f"{chain}.{generation}.seals"
         tip = (head.number, head.hash) if head else (0, GENESIS)
         with _told(path):
@@ -81,7 +81,7 @@ class FileAnchor:
             with self._to_append(path) as file:
                 if any(_parsed(written) for written in file.readlines()):
                     first = next(self.lines(chain))
-                    if first.breaks[-1:] == (newest,) and (first.number, first.hash) == tip:
+                    if first.new_starts[-1:] == (newest,) and (first.number, first.hash) == tip:
                         return
                     raise SealsContradictAnchor(f"{path} is there already, and begins with another seal: look again")
                 line = {
@@ -92,7 +92,7 @@ class FileAnchor:
                     "rows": head.row_count if head else 0,
                     "hash": tip[1],
                     "at": self._now(),
-                    "breaks": [asdict(one) for one in breaks],
+                    "new_starts": [asdict(one) for one in new_starts],
                 }
                 self._write(file, line, "")
 
@@ -142,7 +142,12 @@ class FileAnchor:
                 continue
             begins = generation > 1 and not mac
             is_next = line.get("generation") == generation if begins else line["number"] == number + 1
-            if not is_next or ("breaks" in line) != begins or line["chain"] != chain or not self._is_ours(line, mac):
+            if (
+                not is_next
+                or ("new_starts" in line) != begins
+                or line["chain"] != chain
+                or not self._is_ours(line, mac)
+            ):
                 raise AnchorBroken(
                     f"line {place} is not as it was written, or a line before it is missing, or SEAL_ANCHOR_KEY is"
                     " another one: compare the file with its copy"
@@ -163,7 +168,7 @@ class FileAnchor:
         return lines[-1]
 
     def _follows(self, line: Mapping[str, Any], before: Mapping[str, Any], chain: str) -> bool:
-        is_next = line["number"] == before["number"] + 1 and line["chain"] == chain and "breaks" not in line
+        is_next = line["number"] == before["number"] + 1 and line["chain"] == chain and "new_starts" not in line
         return is_next and self._is_ours(line, before["mac"])
 
     def _line_of(self, file: BinaryIO, chain: str, number: int) -> Anchored | None:
@@ -187,7 +192,7 @@ class FileAnchor:
                 follows = self._is_ours(line, "") if before is None else self._follows(line, before, chain)
                 if not follows:
                     raise AnchorBroken(f"the line of seal {number} of {chain} is not as it was written")
-                return _anchored(line) if line["number"] == number or "breaks" in line else None
+                return _anchored(line) if line["number"] == number or "new_starts" in line else None
             before = line
         return None
 
@@ -252,8 +257,8 @@ def _parsed(written: bytes) -> dict[str, Any] | None:
 
 
 def _anchored(line: Mapping[str, Any]) -> Anchored:
-    breaks = tuple(Break(**one) for one in line.get("breaks", ()))
-    return Anchored(line["number"], line["last_seq"], line["hash"], datetime.fromisoformat(line["at"]), breaks)
+    new_starts = tuple(NewStart(**one) for one in line.get("new_starts", ()))
+    return Anchored(line["number"], line["last_seq"], line["hash"], datetime.fromisoformat(line["at"]), new_starts)
 
 
 def _whole_line_before(file: BinaryIO) -> bytes:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared_kernel.domain.seals import AnchorBroken, AnchorOutOfReach, Break, Seal, SealsContradictAnchor, mark
+from shared_kernel.domain.seals import AnchorBroken, AnchorOutOfReach, NewStart, Seal, SealsContradictAnchor, mark
 from shared_kernel.infrastructure import anchor as module
 from shared_kernel.infrastructure.anchor import FileAnchor
 
@@ -175,8 +175,8 @@ def test_a_place_that_cannot_be_written_is_told_with_its_name_and_no_key(tmp_pat
 # --- begun anew, and looked into --------------------------------------------------------------------------------------
 
 
-def a_break(generation=2, number=1, why="lost"):
-    return Break(generation, number, 0, "there is no anchor", "staff:1", "staff:2", why, AT.isoformat())
+def a_new_start(generation=2, number=1, why="lost"):
+    return NewStart(generation, number, 0, "there is no anchor", "staff:1", "staff:2", why, AT.isoformat())
 
 
 def test_one_that_is_begun_anew_counts_alone_and_goes_on_from_its_seal(anchor, file):
@@ -185,25 +185,25 @@ def test_one_that_is_begun_anew_counts_alone_and_goes_on_from_its_seal(anchor, f
         anchor.append(seal)
     before = file.read_bytes()
 
-    anchor.begin("c", seals[2], [a_break(number=3)])
-    anchor.begin("c", seals[2], [a_break(number=3)])  # the same once more
+    anchor.begin("c", seals[2], [a_new_start(number=3)])
+    anchor.begin("c", seals[2], [a_new_start(number=3)])  # the same once more
     anchor.append(seals[3])
 
     assert anchor.generation("c") == 2
-    assert [(line.number, len(line.breaks)) for line in anchor.lines("c")] == [(3, 1), (4, 0)]
+    assert [(line.number, len(line.new_starts)) for line in anchor.lines("c")] == [(3, 1), (4, 0)]
     assert anchor.head("c").hash == seals[3].hash
     assert file.read_bytes() == before
     with pytest.raises(SealsContradictAnchor):
-        anchor.begin("c", seals[4], [a_break(number=5)])  # generation 2 is taken
-    anchor.begin("c", seals[4], [a_break(number=3), a_break(3, 5)])
-    assert [one.number for one in next(anchor.lines("c")).breaks] == [3, 5]
+        anchor.begin("c", seals[4], [a_new_start(number=5)])  # generation 2 is taken
+    anchor.begin("c", seals[4], [a_new_start(number=3), a_new_start(3, 5)])
+    assert [one.number for one in next(anchor.lines("c")).new_starts] == [3, 5]
     with pytest.raises(SealsContradictAnchor):
-        anchor.begin("c", seals[2], [a_break(number=3)])  # there is a newer one
+        anchor.begin("c", seals[2], [a_new_start(number=3)])  # there is a newer one
 
 
 def test_a_file_under_the_name_of_another_generation_is_not_believed(anchor, file):
     [seal] = some_seals(1)
-    anchor.begin("c", seal, [a_break()])
+    anchor.begin("c", seal, [a_new_start()])
     anew = file.with_name("c.2.seals")
     anew.rename(file)
     with pytest.raises(AnchorBroken):
@@ -223,7 +223,7 @@ def test_a_file_under_the_name_of_another_generation_is_not_believed(anchor, fil
 def test_single_lines_are_found_in_short_and_in_long_files(anchor, file, count, anew):
     seals = some_seals(count)
     if anew:
-        anchor.begin("c", seals[0], [a_break()])
+        anchor.begin("c", seals[0], [a_new_start()])
     for seal in seals[anew:]:
         anchor.append(seal)
 
@@ -232,9 +232,9 @@ def test_single_lines_are_found_in_short_and_in_long_files(anchor, file, count, 
     assert {number: line.hash for number, line in found.items()} == {seal.number: seal.hash for seal in seals}
 
 
-def test_a_seal_of_before_the_break_has_the_line_of_the_break(anchor):
+def test_a_seal_of_before_the_new_start_has_the_line_of_that(anchor):
     seals = some_seals(200)
-    anchor.begin("c", seals[99], [a_break(number=100)])
+    anchor.begin("c", seals[99], [a_new_start(number=100)])
     for seal in seals[100:]:
         anchor.append(seal)
 

@@ -117,7 +117,7 @@ DAMAGES = [lose, cut, restore_database, empty_database, seals_made_anew, damage]
 
 
 @pytest.mark.parametrize("what", DAMAGES, ids=lambda what: what.__name__)
-def test_two_people_begin_the_anchor_anew_and_sealing_goes_on_with_the_break_told_for_ever(run, anchor, what):
+def test_two_people_begin_the_anchor_anew_and_sealing_goes_on_with_the_new_start_told_for_ever(run, anchor, what):
     sealed(4)
     ops(), (checker := mlro())
     with no_refusals(CHAIN):
@@ -141,12 +141,12 @@ def test_two_people_begin_the_anchor_anew_and_sealing_goes_on_with_the_break_tol
     assert seal(CHAIN)
     report = chain_check.check(CHAIN)
     assert report.faults == []
-    [told] = report.breaks
+    [told] = report.new_starts
     assert (told.generation, told.number, told.why) == (2, head, WHY)
     assert told.by != told.approved_by
     assert seen[1]["found"] == told.found
     code, verified = run(command="verify_audit", chain=())
-    assert (code, [one["why"] for one in verified["breaks"]]) == (0, [WHY])
+    assert (code, [one["why"] for one in verified["new_starts"]]) == (0, [WHY])
     assert {name: (anchor / name).read_bytes() for name in old} == old  # what was there stays
     actions = models.AuditLog.objects.filter(target_type="anchor", target_id=CHAIN).order_by("seq")
     assert list(actions.values_list("action", flat=True)) == [
@@ -161,7 +161,7 @@ def begin_anew(run, checker, why=WHY):
     assert run("--staff", "otieno")[1]["did"] == "begun"
 
 
-def test_what_is_changed_before_the_break_afterwards_is_found_and_so_is_what_is_changed_behind_it(run, anchor):
+def test_what_is_changed_before_the_new_start_afterwards_is_found_and_so_is_what_is_changed_behind_it(run, anchor):
     sealed(3)
     ops(), (checker := mlro())
     lose(anchor)
@@ -182,7 +182,7 @@ def test_what_is_changed_before_the_break_afterwards_is_found_and_so_is_what_is_
             return  # one is enough: the chain is lost
 
 
-def test_a_second_break_tells_of_both_also_where_the_database_has_lost_the_first(run, anchor):
+def test_a_second_new_start_tells_of_both_also_where_the_database_has_lost_the_first(run, anchor):
     sealed(2)
     ops(), (checker := mlro())
     lose(anchor)
@@ -195,7 +195,7 @@ def test_a_second_break_tells_of_both_also_where_the_database_has_lost_the_first
 
     begin_anew(run, checker, "second")
 
-    assert [(one.generation, one.why) for one in chain_check.check(CHAIN).breaks] == [(2, "first"), (3, "second")]
+    assert [(one.generation, one.why) for one in chain_check.check(CHAIN).new_starts] == [(2, "first"), (3, "second")]
     assert sorted(path.name for path in anchor.iterdir()) == ["audit_logs.2.seals", "audit_logs.3.seals"]
     append(1)
     seal(CHAIN)
@@ -349,7 +349,7 @@ def test_a_crash_between_the_audit_row_and_the_new_anchor_is_finished_by_running
     assert faults(CHAIN) == []
 
 
-@pytest.mark.parametrize("field", ["number", "hash", "generation", "breaks", "chain", "mac"])
+@pytest.mark.parametrize("field", ["number", "hash", "generation", "new_starts", "chain", "mac"])
 def test_the_record_in_the_anchor_can_not_be_changed_without_its_key(run, anchor, field):
     sealed()
     ops(), (checker := mlro())
@@ -358,7 +358,7 @@ def test_the_record_in_the_anchor_can_not_be_changed_without_its_key(run, anchor
     file = anchor / "audit_logs.2.seals"
     first, *others = file.read_text().splitlines()
     line = json.loads(first)
-    line[field] = [] if field == "breaks" else line[field] + 1 if isinstance(line[field], int) else "f" * 64
+    line[field] = [] if field == "new_starts" else line[field] + 1 if isinstance(line[field], int) else "f" * 64
     file.write_text("\n".join([json.dumps(line), *others]) + "\n")
 
     assert [name for name, _ in faults(CHAIN)][-1] == f"anchor {CHAIN}"

@@ -88,7 +88,7 @@ class Report:
     sealed: int = 0  # entries under these seals
     unsealed: int = 0
     unanchored: int = 0
-    breaks: list[Any] = field(default_factory=list)  # where the anchor was begun anew: told for ever
+    new_starts: list[Any] = field(default_factory=list)  # where the anchor was begun anew: told for ever
     checks: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -207,7 +207,7 @@ def _chain(report: Report, anchored: int | None, progress: Progress) -> Faults:
     """Every sealed entry is as it was sealed, and the seals are those that are anchored outside of the database."""
     chain = chain_check.check(CHAIN, from_seal=report.from_seal, anchored=anchored, progress=progress)
     report.seals, report.sealed, report.unanchored = chain.seals, chain.rows, chain.unanchored
-    report.unsealed, report.breaks = chain.unsealed.count, chain.breaks
+    report.unsealed, report.new_starts = chain.unsealed.count, chain.new_starts
     yield from chain.faults
 
 

@@ -166,7 +166,7 @@ def test_an_anchor_that_was_begun_anew_is_told_by_the_command_for_ever_and_fails
         out.append(capsys.readouterr().out)
 
     told, words = json.loads(out[0]), " ".join(out[1].split())
-    [one] = told["breaks"]
+    [one] = told["new_starts"]
     assert (one["number"], one["why"], one["approved_by"]) == (2, "the disk was lost", "staff:2")
     assert not {"chain", "guards"} & {finding["check"] for finding in told["findings"]}
     assert "the anchor was begun anew from seal 2" in words

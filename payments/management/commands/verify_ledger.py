@@ -14,7 +14,7 @@ from rich.table import Table
 
 from payments.facade import verify_statuses
 from shared_kernel.domain.errors import DomainError
-from shared_kernel.domain.seals import Break
+from shared_kernel.domain.seals import NewStart
 from shared_kernel.management.base import argument, seal_number
 from wallet.facade import snapshot, verify_ledger
 
@@ -71,7 +71,7 @@ def _show(found: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(f"{found['sealed']} entries held against their seals, {found['unsealed']} not sealed yet")
-    for one in found["breaks"]:
-        console.print(str(Break(**one)), markup=False)
+    for one in found["new_starts"]:
+        console.print(str(NewStart(**one)), markup=False)
     for finding in found["findings"]:
         console.print(f"{finding['check']}: {finding['row']}: {finding['detail']}", style="red", markup=False)

@@ -38,10 +38,10 @@ def _told(chain: ChainReport, guards: list[str]) -> Report:
         "sealed": chain.rows,
         "unsealed": chain.unsealed.count,
         "unanchored": chain.unanchored,
-        "breaks": [asdict(one) for one in chain.breaks],
+        "new_starts": [asdict(one) for one in chain.new_starts],
         "checks": ["guards", "chain"],
         "findings": findings,
     }
     sound = f"the audit log is as it was sealed: {chain.rows} rows, and {chain.unsealed.count} not sealed yet"
     lines = [f"{found['check']}: {found['row']}: {found['detail']}" for found in findings]
-    return Report(data, [*(lines or [sound]), *map(str, chain.breaks)], wrong=bool(findings))
+    return Report(data, [*(lines or [sound]), *map(str, chain.new_starts)], wrong=bool(findings))
