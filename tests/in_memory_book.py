@@ -19,6 +19,7 @@ from wallet.domain.ledger import (
     ProviderKeyUsed,
     Side,
     changes,
+    settlements_of,
 )
 
 NAMES = {
@@ -92,6 +93,11 @@ class InMemoryBook:
             and line.posted.id not in reversed_
         ]
         return [line.posted for line in found if line.journal.id == found[-1].journal.id]
+
+    def settlement_of(self, name: str) -> str:
+        undone = {line.posted.entry.reverses for line in self._lines()}
+        stands = {line.posted.reference: line.posted.id not in undone for line in self._lines()}
+        return next(one for one in settlements_of(name) if stands.get(f"{one}:1", True))
 
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         written = [line.journal for line in self._lines()] + self._open()

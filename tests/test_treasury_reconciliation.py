@@ -17,8 +17,7 @@ from shared_kernel.domain.events import Event, SuspenseExplained
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import now
 from shared_kernel.models import AuditLog, DomainEvent
-from wallet.domain.ledger import ProviderKeyUsed
-from wallet.domain.treasury import keys_of
+from wallet.domain.ledger import ProviderKeyUsed, keys_of
 from wallet.facade import ProposeMovement, TreasuryKind, float_legs_recorded, treasury_movements
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -137,10 +137,6 @@ class TreasuryMovement(models.Model):
     class Meta:
         db_table = "treasury_movements"
         default_permissions = ("view",)
-        permissions = [
-            ("propose_treasurymovement", "Can propose treasury movements and tell that they arrived"),
-            ("approve_treasurymovement", "Can approve and reject treasury movements"),
-        ]
         constraints = [
             models.CheckConstraint(condition=Q(amount__gt=0, charge__gte=0), name="treasury_amount_positive"),
             models.CheckConstraint(condition=Q(charge=0) | Q(charge__lt=F("amount")), name="treasury_charge_is_a_part"),

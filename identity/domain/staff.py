@@ -13,8 +13,15 @@ ALL = "*"
 RIGHTS: Mapping[str, tuple[str, str]] = {
     "payments.resolve_reconciliationbreak": ("reconciliationbreak", "Can explain a break, or propose what is posted"),
     "payments.approve_reconciliationbreak": ("reconciliationbreak", "Can approve or reject what is proposed"),
+    "payments.propose_suspensesettlement": ("suspensesettlement", "Can propose what becomes of money in suspense"),
+    "payments.approve_suspensesettlement": ("suspensesettlement", "Can approve or reject what is proposed about it"),
     "payments.see_evidence": ("transaction", "Can see the evidence of a Transaction, masked"),
     "payments.reveal_evidence": ("transaction", "Can ask for evidence in clear, and approve what others ask for"),
+    "wallet.propose_treasurymovement": (
+        "treasurymovement",
+        "Can propose treasury movements, and tell that they arrived",
+    ),
+    "wallet.approve_treasurymovement": ("treasurymovement", "Can approve and reject treasury movements"),
     "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
     "shared_kernel.continue_anchor": (
         "seal",
@@ -48,7 +55,10 @@ _PROVIDERS = {
 }  # fmt: skip
 _LEDGER = {"wallet.ledgeraccount", "wallet.ledgerbalance", "wallet.ledgerentry"}
 _FLOATS = {"payments.floataccount", "payments.floatreservation"}
-_RECONCILIATION = {"payments.orphanmovement", "payments.reconciliationrun", "payments.reconciliationbreak"}
+_RECONCILIATION = {
+    "payments.orphanmovement", "payments.suspensesettlement", "payments.reconciliationrun",
+    "payments.reconciliationbreak", "payments.providerbalance", "payments.balancedrift",
+}  # fmt: skip
 _AUDIT = {"shared_kernel.auditlog"}
 _OFFICER = _CUSTOMERS | _AUDIT | {
     "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
@@ -68,12 +78,17 @@ GROUPS: Mapping[str, StaffGroup] = {
         frozenset(
             _PROVIDERS | _LEDGER | _FLOATS | _RECONCILIATION | _AUDIT
             | {"payments.transaction", "payments.quote", "payments.exchangerate", "payments.limitrule"}
+            | {"wallet.treasurymovement"}
         ),
         frozenset(
             {
                 "payments.resolve_reconciliationbreak",
                 "payments.approve_reconciliationbreak",
+                "payments.propose_suspensesettlement",
+                "payments.approve_suspensesettlement",
                 "payments.see_evidence",
+                "wallet.propose_treasurymovement",
+                "wallet.approve_treasurymovement",
                 "wallet.see_finance_reports",
             }
         ),

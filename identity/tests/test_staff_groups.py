@@ -71,7 +71,8 @@ def test_the_auditor_sees_every_table_and_decides_nothing():
             "payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
         ("finance", {
             "payments.resolve_reconciliationbreak", "payments.approve_reconciliationbreak", "payments.see_evidence",
-            "wallet.see_finance_reports"}),
+            "payments.propose_suspensesettlement", "payments.approve_suspensesettlement",
+            "wallet.propose_treasurymovement", "wallet.approve_treasurymovement", "wallet.see_finance_reports"}),
         ("ops", {"shared_kernel.continue_anchor"}),
     ],
 )  # fmt: skip

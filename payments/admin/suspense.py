@@ -19,7 +19,7 @@ from shared_kernel.api.context import identify
 from shared_kernel.domain.errors import DomainError, NotFound
 from shared_kernel.domain.identifiers import TransactionId
 
-DECIDES = "payments.change_suspensesettlement"
+PROPOSES, APPROVES = "payments.propose_suspensesettlement", "payments.approve_suspensesettlement"
 A_PAGE = 50
 PAGE = "admin:payments_suspensesettlement"
 
@@ -51,8 +51,8 @@ class VerdictForm(forms.Form):
 
 @admin.register(models.SuspenseSettlement)
 class SuspenseSettlementAdmin(ReadOnlyAdmin):
-    """What was proposed to become of money in suspense; beside it, all that lies there. Whoever may change settlements
-    proposes and decides on pages of their own, by the commands that check it.
+    """What was proposed to become of money in suspense; beside it, all that lies there. Whoever has the right
+    proposes, or decides, on pages of their own, by the commands that check it.
     """
 
     about = "suspense_settlement"
@@ -113,7 +113,7 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
 
     def propose_view(self, request: HttpRequest) -> HttpResponse:
         """A form, and its command: who is signed in is who proposes."""
-        self._must_decide(request)
+        self._must_have(PROPOSES, request)
         try:
             item = suspense.item(request.GET.get("name", ""))
         except NotFound as unknown:
@@ -135,7 +135,7 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
 
     def decide_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """The same for whoever approves or rejects."""
-        self._must_decide(request)
+        self._must_have(APPROVES, request)
         row = models.SuspenseSettlement.objects.filter(pk=key).first()
         if row is None:
             raise Http404("no such settlement")
@@ -154,9 +154,9 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
         facts = {"settlement": row, "amount": self.moves(row), "form": form}
         return self._page(request, "payments/settle_suspense.html", "Decide about suspense", **facts)
 
-    def _must_decide(self, request: HttpRequest) -> None:
+    def _must_have(self, right: str, request: HttpRequest) -> None:
         user: Any = request.user
-        if not user.has_perm(DECIDES):
+        if not user.has_perm(right):
             raise PermissionDenied
 
     def _page(self, request: HttpRequest, template: str, title: str, **more: Any) -> HttpResponse:

@@ -402,7 +402,7 @@ def _keys(provider: Provider, account: str, movement: Movement) -> list[str]:
 
 def _staffs_keys(provider: Provider, account: str, movement: Movement) -> list[str]:
     """Those under which treasury may have booked it beside its plain one: the arrival of a transfer within one
-    shortcode, and what was undone and booked anew, as often as that is allowed (`wallet.domain.treasury.keys_of`).
+    shortcode, and what was undone and booked anew, as often as that is allowed (`wallet.domain.ledger.keys_of`).
     """
     plain = f"{provider}:{account}:{movement.id}"
     again = ["", *(f":{number}" for number in range(2, 5))]

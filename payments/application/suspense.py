@@ -237,6 +237,11 @@ class Suspense:
             case SettlementKind.RETURNED | SettlementKind.RECOVERED:
                 if settlement.proof.startswith(BREAK):
                     self._post(settlement, item, UUID(settlement.proof.removeprefix(BREAK)), at)
+                else:
+                    names = item.name, settlement.proof
+                    came_in, left = names if item.amount.amount > 0 else names[::-1]
+                    amount = Money(abs(item.amount.amount), item.amount.currency)
+                    self.ledger.post_suspense_paired(came_in, left, amount, at=at)
             case SettlementKind.WRITTEN_OFF:
                 self.ledger.post_suspense_written_off(
                     opposite(item.amount), orphan=item.name, at=at, transaction=_own(item)

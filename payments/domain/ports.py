@@ -371,6 +371,9 @@ class LedgerGateway(Protocol):
     ) -> None:
         """Dr float / Cr suspense: an unexplained outflow came back, by the movement that `provider_key` names."""
 
+    def post_suspense_paired(self, came_in: str, left: str, amount: Money, *, at: datetime) -> None:
+        """Two names in suspense, of which one is the other's return: nothing moves, and each is settled."""
+
     def post_suspense_written_off(
         self, amount: Money, *, orphan: str, at: datetime, transaction: TransactionId | None = None
     ) -> None:

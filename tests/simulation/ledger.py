@@ -18,6 +18,7 @@ from wallet.domain.ledger import (
     PostedEntry,
     ProviderKeyUsed,
     Side,
+    settlements_of,
 )
 
 MORE = "ledger"  # its place at the unit of work's end
@@ -71,6 +72,9 @@ class Book:
             if left := [posted for posted in each.posted if posted.id not in self.reversals]:
                 return left
         return []
+
+    def settlement_of(self, name: str) -> str:
+        return settlements_of(name)[0]  # none is undone here
 
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         written = [w.journal for w in self.journals.get(transaction, ())]

@@ -105,6 +105,15 @@ class SuspenseJournals(Journals):
         lines = [(float_account(account, owner), _suspense(amount.currency), amount)]
         self._settle("suspense_recovered", lines, transaction, orphan, at, provider_key)
 
+    def post_suspense_paired(self, came_in: str, left: str, amount: Money, *, at: datetime) -> None:
+        """Dr suspense / Cr cash in transit, and back: two names in suspense, of which one is the other's return.
+
+        Nothing moves by it, but each has its settlement: nobody can take one of them for something else.
+        """
+        suspense, transit = _suspense(amount.currency), house(AccountKind.CASH_IN_TRANSIT, amount.currency)
+        self._settle("suspense_paired", [(suspense, transit, amount)], None, came_in, at)
+        self._settle("suspense_paired", [(transit, suspense, amount)], None, left, at)
+
     def post_suspense_written_off(
         self, amount: Money, *, orphan: str, at: datetime, transaction: TransactionId | None = None
     ) -> None:
@@ -122,7 +131,7 @@ class SuspenseJournals(Journals):
         provider_key: str | None = None,
     ) -> None:
         """The reference is the orphan's alone, so that no second Transaction and no return can have it, too."""
-        self._append(purpose, f"orphan:{orphan}", entries_of(lines, provider_key), transaction, at)
+        self._append(purpose, self.book.settlement_of(orphan), entries_of(lines, provider_key), transaction, at)
 
 
 def _suspense(currency: Currency) -> Account:

@@ -13,7 +13,16 @@ from shared_kernel.domain.identifiers import JournalId, UserId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, OutboxRepository, UnitOfWork
 from wallet.application.journals import mirrored
-from wallet.domain.ledger import Account, AccountKind, Entry, Journal, ProviderKeyUsed, customer_receivable, house
+from wallet.domain.ledger import (
+    Account,
+    AccountKind,
+    Entry,
+    Journal,
+    ProviderKeyUsed,
+    customer_receivable,
+    house,
+    keys_of,
+)
 from wallet.domain.ports import LedgerBook, TreasuryBook
 from wallet.domain.statement import KENYA
 from wallet.domain.treasury import (
@@ -32,7 +41,6 @@ from wallet.domain.treasury import (
     Voucher,
     checked,
     claimed,
-    keys_of,
     must_be_another,
     must_have_said,
     plain_key,
@@ -226,10 +234,9 @@ class TreasuryMovements:
         reference, key = f"treasury:{movement.id}:{leg}", movement.provider_key(leg)
         if key is None:
             return Booking(reference)
-        if lies := self.movements.in_suspense(plain_key(key)):
-            posted, settles = lies
+        if posted := self.movements.in_suspense(plain_key(key)):
             if movement.is_shown_by(posted.entry, leg):
-                return Booking(settles, from_suspense=True)
+                return Booking(self.book.settlement_of(plain_key(key)), from_suspense=True)
             raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
         undone = self.movements.undone(keys_of(key))
         free = next((one for one in keys_of(key) if one not in undone), None)

@@ -13,6 +13,7 @@ from shared_kernel.domain.identifiers import EntryId, JournalId, TransactionId, 
 from shared_kernel.domain.money import Currency, CurrencyMismatch, Money
 
 ACCOUNTS = UUID("0192f3c1-6c1d-7a55-9a3e-5d0b64c8a1e7")  # namespace of account ids: never to be changed
+REBOOKED_MOST = 3  # how often one movement at a provider can be undone and booked anew
 
 
 class InvalidEntry(Unprocessable):
@@ -219,3 +220,15 @@ def changes(entries: Iterable[Entry]) -> dict[Account, int]:
         sums[entry.debit] = sums.get(entry.debit, 0) - entry.amount.amount
         sums[entry.credit] = sums.get(entry.credit, 0) + entry.amount.amount
     return sums
+
+
+def keys_of(provider_key: str) -> list[str]:
+    """The keys that one movement outside can have in the ledger, first one first: it may have been undone and rebooked,
+    and the key of what was undone stays used.
+    """
+    return [provider_key, *(f"{provider_key}:{number}" for number in range(2, 2 + REBOOKED_MOST))]
+
+
+def settlements_of(name: str) -> list[str]:
+    """The references that a journal may have which settles what lies in suspense under that name, first one first."""
+    return keys_of(f"orphan:{name}")

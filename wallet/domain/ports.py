@@ -31,6 +31,12 @@ class LedgerBook(Protocol):
         Not what this unit of work collected: that is written, and then standing, at its end.
         """
 
+    def settlement_of(self, name: str) -> str:
+        """The reference of the journal that settles what lies in suspense under that name: of the one that stands, so
+        that no second one can be written, else the first that was never used; one SELECT. Raises `AlreadyPosted` when
+        all of them were used and undone.
+        """
+
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         """How many journals of that purpose a Transaction has. Includes what this unit of work collected."""
 
@@ -59,10 +65,8 @@ class TreasuryBook(Protocol):
     def undone(self, provider_keys: Collection[str]) -> set[str]:
         """Those of these keys whose entry was reversed as never moved."""
 
-    def in_suspense(self, provider_key: str) -> tuple[PostedEntry, str] | None:
-        """The entry by which that movement outside lies in suspense, and the reference that a journal which settles it
-        must have, so that nothing else does; None if it does not, or was settled.
-        """
+    def in_suspense(self, provider_key: str) -> PostedEntry | None:
+        """The entry by which that movement outside lies in suspense; None if it does not, or was settled."""
 
     def is_opened(self, account: Account) -> bool:
         """Whether it has an opening balance that stands."""

@@ -32,7 +32,6 @@ from wallet.domain.ledger import Account, AccountKind as A, Entry, house
 from wallet.domain.statement import KENYA
 
 KES, USD = Currency.KES, Currency.USD
-REBOOKED_MOST = 3  # how often one movement at a provider can be undone and booked anew
 
 
 class MovementRefused(Unprocessable):
@@ -378,13 +377,6 @@ def must_be_another(by: str, first: str) -> None:
 def plain_key(provider_key: str) -> str:
     """What recovery and reconciliation call the movement outside, whichever side of a transfer it is here."""
     return provider_key.removesuffix(":arrived")
-
-
-def keys_of(provider_key: str) -> list[str]:
-    """The keys that one movement outside can have in the ledger, first one first: it may have been undone and rebooked,
-    and the key of what was undone stays used.
-    """
-    return [provider_key, *(f"{provider_key}:{number}" for number in range(2, 2 + REBOOKED_MOST))]
 
 
 @dataclass(frozen=True, slots=True)

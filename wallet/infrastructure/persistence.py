@@ -39,6 +39,7 @@ from wallet.domain.ledger import (
     ProviderKeyUsed,
     Side,
     changes,
+    settlements_of,
 )
 
 GUARDED_SLOT = 0
@@ -103,6 +104,14 @@ class DjangoLedgerBook:
         rows = list(posted.filter(unreversed, transaction_id=transaction, purpose=purpose).order_by("seq"))
         return [to_domain(row) for row in rows if row.journal_id == rows[-1].journal_id]
 
+    def settlement_of(self, name: str) -> str:
+        references = settlements_of(name)
+        used = used_settlements(references)
+        for reference in references:
+            if used.get(reference, True):
+                return reference
+        raise AlreadyPosted(f"{name} was settled and undone {len(references)} times: look for what is wrong")
+
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         posted = models.LedgerEntry.objects.filter(transaction_id=transaction, purpose=purpose)
         group = _open_group()
@@ -122,6 +131,14 @@ class DjangoLedgerBook:
         if group:
             credits += changes(entry for journal in group.journals for entry in journal.entries).get(account, 0)
         return Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
+
+
+def used_settlements(references: Sequence[str]) -> dict[str, bool]:
+    """Those that a journal has: whether it stands; one SELECT."""
+    undone = Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id")))
+    first = models.LedgerEntry.objects.filter(reference__in=[f"{reference}:1" for reference in references])
+    rows = first.annotate(stands=~undone).values_list("reference", "stands")
+    return {reference.removesuffix(":1"): stands for reference, stands in rows}
 
 
 def to_domain(row: models.LedgerEntry) -> PostedEntry:

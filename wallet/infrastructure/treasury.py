@@ -9,10 +9,10 @@ from django.db.models import Exists, OuterRef
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.rows import insert
 from wallet import models
-from wallet.domain.ledger import Account, AccountKind, PostedEntry
-from wallet.domain.treasury import Kind, Leg, Movement, MovementNotFound, Status, Voucher, keys_of, plain_key
+from wallet.domain.ledger import Account, AccountKind, PostedEntry, settlements_of
+from wallet.domain.treasury import Kind, Leg, Movement, MovementNotFound, Status, Voucher, plain_key
 from wallet.infrastructure.guards import DECIDED
-from wallet.infrastructure.persistence import to_domain as to_entry
+from wallet.infrastructure.persistence import to_domain as to_entry, used_settlements
 
 MOST_ENTRIES = 4  # of one leg that is no reversal: only such are looked for
 _UNREVERSED = ~Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id")))
@@ -43,7 +43,7 @@ class DjangoTreasuryBook:
     def standing(self, movement: Movement) -> list[PostedEntry]:
         keys = {plain_key(key) for leg in Leg if (key := movement.provider_key(leg))}
         journals = [f"treasury:{movement.id}:{leg}" for leg in Leg]
-        journals += [settles for key in sorted(keys) for settles in _settlements(key)]
+        journals += [settles for key in sorted(keys) for settles in settlements_of(key)]
         posted = models.LedgerEntry.objects.select_related("debit_account", "credit_account").filter(
             _UNREVERSED,
             reference__in=[f"{name}:{number}" for name in journals for number in range(1, MOST_ENTRIES + 1)],
@@ -55,27 +55,18 @@ class DjangoTreasuryBook:
         rows = models.LedgerEntry.objects.filter(_UNDONE, provider_key__in=list(provider_keys))
         return {str(key) for key in rows.values_list("provider_key", flat=True)}
 
-    def in_suspense(self, provider_key: str) -> tuple[PostedEntry, str] | None:
+    def in_suspense(self, provider_key: str) -> PostedEntry | None:
         posted = models.LedgerEntry.objects.select_related("debit_account", "credit_account")
         row = posted.filter(_UNREVERSED, provider_key=provider_key, purpose__in=["suspense_in", "suspense_out"]).first()
-        if row is None:
+        if row is None or any(used_settlements(settlements_of(provider_key)).values()):
             return None
-        names = {f"{settles}:1": settles for settles in _settlements(provider_key)}
-        settled = models.LedgerEntry.objects.filter(reference__in=list(names)).annotate(stands=_UNREVERSED)
-        stands = dict(settled.values_list("reference", "stands"))
-        free = next((settles for name, settles in names.items() if name not in stands), None)
-        return None if free is None or any(stands.values()) else (to_entry(row), free)
+        return to_entry(row)
 
     def is_opened(self, account: Account) -> bool:
         opened = models.TreasuryMovement.objects.filter(
             kind=Kind.OPENING_BALANCE, status=Status.POSTED, currency=account.currency
         )
         return opened.filter(target_kind=account.kind, target_owner=account.owner).exists()
-
-
-def _settlements(provider_key: str) -> list[str]:
-    """The references of journals that settle what lies in suspense, as `post_suspense_matched` has them."""
-    return keys_of(f"orphan:{provider_key}")
 
 
 def to_row(movement: Movement) -> models.TreasuryMovement:

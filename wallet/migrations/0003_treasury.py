@@ -44,10 +44,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "treasury_movements",
-                "permissions": [
-                    ("propose_treasurymovement", "Can propose treasury movements and tell that they arrived"),
-                    ("approve_treasurymovement", "Can approve and reject treasury movements"),
-                ],
                 "default_permissions": ("view",),
                 "indexes": [models.Index(fields=["status", "id"], name="treasury_by_status")],
                 "constraints": [

@@ -40,20 +40,23 @@ _SIDES = " UNION ALL ".join(
     """  # noqa: S608 - our own names
     for side, sign in (("credit", ""), ("debit", "-"))
 )
-_SETTLED = {"mysql": "CONCAT('orphan:', i.name, ':1')", "sqlite": "'orphan:' || i.name || ':1'"}
+_JOINED = {"mysql": "CONCAT('orphan:', i.name, '{}:1')", "sqlite": "'orphan:' || i.name || '{}:1'"}
+_AGAIN = ("", ":2", ":3", ":4")  # a treasury movement that settled it may have been reversed: `settlements_of`
 OPEN_ITEMS = """
     SELECT i.seq, i.name, i.purpose, i.amount, i.currency, i.effective_at, i.recorded_at, i.provider_key,
         i.transaction_id, s.id
     FROM ({sides}) AS i LEFT JOIN suspense_claims c ON c.name = i.name
     LEFT JOIN suspense_settlements s ON s.id = c.settlement_id
     WHERE (s.id IS NULL OR s.status = 'proposed')
-        AND NOT EXISTS (SELECT 1 FROM ledger_entries d WHERE d.reference = {settled})
+        AND NOT EXISTS (SELECT 1 FROM ledger_entries d LEFT JOIN ledger_entries u ON u.reverses = d.id
+            WHERE d.reference IN ({settled}) AND u.id IS NULL)
 """
 
 
 def open_items(condition: str = "1 = 1") -> str:
     """The SELECT of what lies in suspense, with a further condition over the entry `e`, whose parameters come twice."""
-    return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=_SETTLED[connection.vendor])
+    settled = ", ".join(_JOINED[connection.vendor].format(again) for again in _AGAIN)
+    return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=settled)
 
 
 class DjangoSuspenseBook:
