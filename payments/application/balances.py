@@ -78,7 +78,8 @@ class Balances:
         an account is `left` to the next run, and one that can't be read is told in the log.
         """
         told = {"asked": 0, "left": 0, "seen": 0, "open": 0}
-        self._take(told)
+        for shortcode in self._take(told):  # since the look before: its callbacks do not come
+            log.warning("balance_not_readable", extra={"account": shortcode, "code": "no_answer"})
         for shortcode in sorted(set(self.shortcodes())):
             told["asked" if self._permit(MPESA_LANE) and self._ask_mpesa(shortcode) else "left"] += 1
         for agent in self.deriv.agent_names():
@@ -148,8 +149,8 @@ class Balances:
         """With what was sent since it was asked: it may have moved by the moment of the answer."""
         return replace(look, amount=amount, as_of=at, coming=look.coming + since[0], going=look.going + since[1])
 
-    def _take(self, told: dict[str, int]) -> None:
-        """Every question of M-Pesa's that has an answer, the oldest first, in one unit of work."""
+    def _take(self, told: dict[str, int]) -> list[str]:
+        """Every question of M-Pesa's that has an answer, the oldest first, in one unit of work; whose have none."""
         with self.unit_of_work():
             awaited = self.book.awaited(self.clock() - AWAITED)
             answers = self.mpesa.told(sorted({look.question for look in awaited if look.question}))
@@ -158,6 +159,7 @@ class Balances:
                 looks = self._told([look for look in asked if M_PESAS[look.sub_account] in accounts], accounts, at)
                 self.book.answered(looks)
                 self._judge(looks, told)
+        return sorted({look.account for look in awaited if look.question not in answers})
 
     def _told(self, looks: Sequence[Look], accounts: Mapping[str, Money], at: datetime) -> list[Look]:
         """One answer: all of it is of one shortcode."""

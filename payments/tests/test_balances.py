@@ -236,6 +236,16 @@ def test_a_provider_that_cannot_be_read_is_told_and_the_others_are_seen(
     assert where not in seen
 
 
+def test_a_question_that_no_callback_answers_is_told_at_the_next_look(mpesa_simulator, deriv_at_simulator, caplog):
+    look_at_balances()
+    assert "balance_not_readable" not in [r.message for r in caplog.records]
+
+    look_at_balances()
+
+    unread = [(r.account, r.code) for r in caplog.records if r.message == "balance_not_readable"]
+    assert unread == [(SHORTCODE, "no_answer"), ("600992", "no_answer")]
+
+
 def test_without_room_among_the_reads_an_account_waits_for_the_next_look(mpesa_simulator, deriv_at_simulator):
     lanes = ("mpesa", f"deriv:{AGENT}", f"deriv:{REST_AGENT}")
     none = SharedBudgets(dict.fromkeys(lanes, 1), "")
