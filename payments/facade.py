@@ -21,7 +21,7 @@ from payments.application.inquiry import Inquiry
 from payments.application.people import People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
-from payments.application.recovery import SETTLES_IN, ExplainedOrphans, Recovery
+from payments.application.recovery import ExplainedOrphans, Recovery
 from payments.application.saga import Timing
 from payments.application.suspense import Settle, Suspense
 from payments.application.treasury import Treasury
@@ -157,7 +157,7 @@ recovery = Recovery(
     clock=now,
     new_id=new_id,
     shortcodes=lambda: [str(settings.MPESA_SHORTCODE)],
-    settles_in=timing.of(SETTLES_IN.total_seconds()),
+    settles_in=timing.of(timing.settles_s),
 )
 explained_orphans = ExplainedOrphans(recovery.orphans, orphans_settled, audit, unit_of_work, now)
 reconciliation = Reconciliation(
@@ -173,7 +173,7 @@ reconciliation = Reconciliation(
     new_id=new_id,
     paid_to=lambda: str(settings.MPESA_SHORTCODE),
     shortcodes=lambda: [str(settings.MPESA_SHORTCODE), str(settings.MPESA_B2C_SHORTCODE)],
-    settles_in=timing.of(SETTLES_IN.total_seconds()),
+    settles_in=timing.of(timing.settles_s),
 )
 breaks = Breaks(
     breaks=reconciliation.breaks,

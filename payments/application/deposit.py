@@ -134,6 +134,7 @@ class TakePayment:
     ledger: LedgerGateway
     audit: AuditLog
     suspense: str = ""
+    not_there_for: timedelta = timedelta(0)  # nothing younger lies in suspense: it need not be looked for
 
     def take(
         self, transaction: Deposit, request: MpesaRequest, payments: Sequence[MpesaPayment], *, at: datetime
@@ -144,9 +145,11 @@ class TakePayment:
         What lies in suspense by now is not posted a second time: a person matches it. Such a payment is known by its
         receipt, and where only the query tells of one, by the receipt that its callback claimed.
         """
-        claimed = {claim.receipt for claim in request.claims if claim.result_code == "0" and claim.receipt}
-        receipts = {payment.receipt for payment in payments} or claimed
-        keys = {} if self.suspense else {f"mpesa:{request.shortcode}:{receipt}": receipt for receipt in receipts}
+        keys: dict[str, str] = {}
+        if not self.suspense and at - request.created_at >= self.not_there_for:
+            claimed = {claim.receipt for claim in request.claims if claim.result_code == "0" and claim.receipt}
+            receipts = {payment.receipt for payment in payments} or claimed
+            keys = {f"mpesa:{request.shortcode}:{receipt}": receipt for receipt in receipts}
         elsewhere = {keys[key] for key in self.ledger.posted(keys)}
         fresh = [payment for payment in payments if payment.receipt not in elsewhere]
         if elsewhere and not fresh:
@@ -710,7 +713,7 @@ class DepositSaga(TransactionSaga[Deposit]):
         if attempt is None or transaction.is_paid:
             return None
         claimed = any(attempt.asked_at is None or claim.received_at > attempt.asked_at for claim in attempt.claims)
-        take = TakePayment(self.ledger, self.audit)
+        take = TakePayment(self.ledger, self.audit, not_there_for=self.timing.of(self.timing.settles_s / 2))
         match attempt.status:
             case RequestStatus.NOT_SENT if claimed:  # then it was sent after all: never again
                 return FindPayment(self.mpesa, take, self.timing)

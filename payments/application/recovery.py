@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from payments.application.saga import Timing
 from payments.domain.orphan import Orphan, OrphanBook, Provider
 from payments.domain.ports import FloatKind, LedgerGateway
 from shared_kernel.application.runner import StepsFailed
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 REACH = timedelta(hours=47)
 SHOWN_FOR = timedelta(hours=24)  # how long a saga is shown an entry beyond its own; then it is an orphan like others
-SETTLES_IN = timedelta(minutes=20)  # what moved later than that may still be under way here
+SETTLES_IN = timedelta(seconds=Timing().settles_s)
 
 
 class MpesaBook(Protocol):

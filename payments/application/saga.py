@@ -62,6 +62,7 @@ class Timing:
     pull_gap_s: int = 900  # between two readings that count, and before the first
     pending_until_s: int = 24 * 3600
     pull_until_s: int = 47 * 3600  # M-Pesa's book reaches back 48 hours
+    settles_s: int = 1200  # what moved later than that may still be under way here: no run takes it for an orphan
     answer_s: int = 35  # longest call
     late_commit_s: int = 600  # Deriv may still book that long after its answer was due
     repeat_after_s: int = 60  # where Deriv does not know our key yet
