@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 ROWS = 1000  # of a Seal, at most: what cannot be told within a rewritten chain
 SEALS_AT_ONCE = 20  # that a check reads, with their rows
 LEASE = timedelta(minutes=2)
+READINGS = 5  # of database and anchor, while others seal between the two
 LATE = timedelta(hours=1)  # rows that wait longer for their Seal, or a Seal for its anchor: nobody is sealing
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -106,13 +107,18 @@ class Sealing:
 
         Raises `SealsContradictAnchor`, `AnchorBroken`, `AnchorOutOfReach`.
         """
-        head, known = self.book.head(chain), self.anchor.head(chain)
-        if tip(head) == tip(known):
-            return head, False
-        if head is not None and head.number == tip(known)[0] + 1:
-            before = self.book.seal(chain, head.number - 1)
-            if tip(before) == tip(known) and not self._fault(head, before):
-                return head, True
+        seen: tuple[object, object] | None = None
+        for _ in range(READINGS):
+            head, known = self.book.head(chain), self.anchor.head(chain)
+            if tip(head) == tip(known):
+                return head, False
+            if head is not None and head.number == tip(known)[0] + 1:
+                before = self.book.seal(chain, head.number - 1)
+                if tip(before) == tip(known) and not self._fault(head, before):
+                    return head, True
+            if seen == (tip(head), tip(known)):
+                break
+            seen = tip(head), tip(known)  # two readings of two places: another worker may have sealed between them
         raise SealsContradictAnchor(
             f"{chain}: the database ends with seal {tip(head)[0]}, the anchor with seal {tip(known)[0]}, and one does"
             " not follow from the other; nothing is sealed until this is explained: run verify_ledger and verify_audit,"

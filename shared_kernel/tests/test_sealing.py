@@ -262,6 +262,25 @@ def test_of_many_workers_at_once_one_makes_each_seal(lease_holds, monkeypatch):
     assert faults(CHAIN) == []
 
 
+def test_a_seal_that_another_worker_makes_between_two_readings_contradicts_nothing(monkeypatch):
+    append(2)
+    seal(CHAIN)
+    append(2)
+    read, others = type(sealing.book).head, [seal]
+
+    def head(book, chain):
+        found = read(book, chain)
+        if others:
+            others.pop()(chain)
+        return found
+
+    monkeypatch.setattr(type(sealing.book), "head", head)
+
+    found, is_late = sealing.head(CHAIN)
+
+    assert (found.number, is_late) == (2, False)
+
+
 # --- crashes ---
 
 
