@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from functools import cache, partial
 from typing import Any, ClassVar, assert_never
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from payments.application.mpesa_payment import PaymentLeg, Rest, blame_of, movem
 from payments.application.quotes import Quotes, WrongCurrency
 from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
 from payments.application.taken_back import TakenBack
-from payments.domain.eligibility import DerivLoginMissing, PayoutPolicy, own_login
+from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, own_login
 from payments.domain.limits import Limits
 from payments.domain.ports import (
     Customer,
@@ -281,7 +282,12 @@ class Payout(PaymentLeg):
         if transaction.customer_is_frozen:
             transaction.need_attention("account_frozen", at=at)
             return False
-        return stands(transaction, at=at)
+        if not stands(transaction, at=at):
+            return False
+        if transaction.customer_owes() or transaction.user_id in self.ledger.newly_owing():
+            transaction.need_attention("customer_owes", at=at)
+            return False
+        return True
 
     def sent(self, transaction: Withdrawal, request: MpesaRequest, *, until: datetime, at: datetime) -> None:
         transaction.disburse(request, until=until, at=at)
@@ -480,7 +486,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
 
         Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `KycRequired`, `PhoneNotVerified`,
-        `DerivLoginMissing`, `AccountFrozen`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
+        `DerivLoginMissing`, `AccountFrozen`, `CustomerOwes`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
         `IdempotencyKeyReused`, `IdempotencyInFlight`.
         """
         with self.unit_of_work():
@@ -526,6 +532,8 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
 
     def _may_withdraw(self, customer: Customer, quote: Quote, *, at: datetime) -> tuple[Phone, DerivLogin, int]:
         phone, login = self.policy.payout_phone(customer, at=at), own_login(customer)
+        if self.ledger.owing([customer.id]):
+            raise CustomerOwes
         moved = self.limits.check(customer.id, customer.tier, self.type, quote.you_get, at=at)
         return phone, login, moved.unfinished
 
@@ -562,8 +570,10 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         self._attach_tokens([t for t in aggregates if t.status in {S.CREATED, S.DERIV_DEBIT_SENT}])
         if paying := {t.user_id for t in aggregates if t.status in PAYS}:
             frozen = self.users.frozen(paying)
+            owing = cache(lambda: self.ledger.owing(paying))  # once for all, and only if something is about to leave
             for transaction in aggregates:
                 transaction.customer_is_frozen = transaction.user_id in frozen
+                transaction.customer_owes = partial(lambda user: user in owing(), transaction.user_id)
 
     def _attach_tokens(self, debiting: Sequence[Withdrawal]) -> None:
         """Each login's own: a customer may have bound another one since."""

@@ -1,5 +1,6 @@
 """A Withdrawal: USD leaves the customer's Deriv login, KES reaches their own verified M-Pesa."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -26,6 +27,7 @@ class Withdrawal(Transaction):
         default="", repr=False
     )  # the customer's at Deriv, while the debit needs it; stored with the login
     customer_is_frozen: bool = False  # as read under lock
+    customer_owes: Callable[[], bool] = field(default=lambda: False, repr=False)  # asked under the same lock
 
     @classmethod
     def create(

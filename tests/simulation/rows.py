@@ -107,6 +107,7 @@ class Transactions:
             transaction.prompt_busy = False
         elif isinstance(transaction, Withdrawal):
             transaction.token, transaction.customer_is_frozen = "", False
+            transaction.customer_owes = lambda: False
         return transaction
 
 
