@@ -532,10 +532,14 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
 
     def _may_withdraw(self, customer: Customer, quote: Quote, *, at: datetime) -> tuple[Phone, DerivLogin, int]:
         phone, login = self.policy.payout_phone(customer, at=at), own_login(customer)
-        if self.ledger.owing([customer.id]):
-            raise CustomerOwes
+        self.must_owe_nothing(customer.id)
         moved = self.limits.check(customer.id, customer.tier, self.type, quote.you_get, at=at)
         return phone, login, moved.unfinished
+
+    def must_owe_nothing(self, customer: UserId) -> None:
+        """Raises `CustomerOwes`; one SELECT."""
+        if self.ledger.owing([customer]):
+            raise CustomerOwes
 
     # --- what Deriv's book shows later ------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from payments.domain.transaction import FINAL, TransactionStatus as S
 from payments.facade import timing, withdrawals
 from payments.tests.factories import SELLS, a_quote, kes
 from payments.tests.test_api import Caller
+from shared_kernel.domain.identifiers import TransactionId, UserId
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
 from wallet.facade import ledger, mpesa_utility
@@ -121,6 +123,17 @@ def a_payout_float(shillings: int = 1_000_000) -> None:
     """An opening balance on the account that payouts leave from."""
     with unit_of_work():
         ledger.post_opening(mpesa_utility(B2C), kes(shillings), reference=f"test:{new_id()}", at=now())
+
+
+def owes(customer: Any, amount: Money) -> None:
+    """This much more than before, as if it had left without cover."""
+    kind = "mpesa_utility" if amount.currency is Currency.KES else "deriv_agent"
+    key = f"test:{new_id()}"
+    with unit_of_work():
+        ledger.post_uncovered(
+            TransactionId(new_id()), UserId(customer.id), amount, paid_by=kind, owner="600000", provider_key=key,
+            at=now(),
+        )  # fmt: skip
 
 
 def everything() -> dict[str, Any]:
