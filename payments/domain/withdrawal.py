@@ -26,8 +26,7 @@ class Withdrawal(Transaction):
     token: str = field(
         default="", repr=False
     )  # the customer's at Deriv, while the debit needs it; stored with the login
-    customer_is_frozen: bool = False  # as read under lock
-    customer_owes: Callable[[], bool] = field(default=lambda: False, repr=False)  # asked under the same lock
+    stopped: Callable[[], str] = field(default=str, repr=False)  # why its customer is paid nothing now, under lock
 
     @classmethod
     def create(

@@ -1,22 +1,37 @@
 """While a customer owes, no payout leaves; what is theirs goes back to them all the same, and recovery frees them."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.apps import apps
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from payments.domain.transaction import TransactionStatus as S
 from payments.domain.withdrawal import Withdrawal
+from payments.facade import withdrawals
+from payments.tests.factories import a_float, a_stored_withdrawal
 from payments.tests.test_taken_back import m_pesa_reverses, received, refused
 from payments.tests.withdrawals import LONG, books_agree, debited, in_transit, paid, payout_of
+from payments.tests.withdrawing import Withdrawer, owes
 from shared_kernel.domain.identifiers import JournalId, UserId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.outcome import NotSent
 from shared_kernel.domain.requests import Blame, Leg
+from shared_kernel.infrastructure.persistence import unit_of_work
 from tests.in_memory import CUSTOMER, Bench, Crash, SagaBench, WithdrawalBench
 from wallet.domain.ledger import AccountKind, Entry, Journal, customer_receivable, house
+from wallet.facade import ledger
+from wallet.tests.threads import at_once
 
+Transaction, MpesaRequest = apps.get_model("payments.Transaction"), apps.get_model("mpesa_integration.MpesaRequest")
+real_commits = pytest.mark.django_db(transaction=True)
+one_writer = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 KES, USD = Currency.KES, Currency.USD
 SOMEBODY_ELSE = UserId(UUID(int=78))
 
@@ -171,3 +186,138 @@ def test_a_deposit_that_deriv_refuses_goes_back_to_who_owes() -> None:
 
     assert bench.now(deposit).status is S.REFUNDED
     assert bench.world.balance("in-transit") == 0
+
+
+# --- in the database: what is asked, and under which lock -------------------------------------------------------------
+
+
+@pytest.fixture
+def customer() -> UserId:
+    a_float()
+    return UserId(Withdrawer().id)
+
+
+def stood(withdrawal: Withdrawal) -> tuple[str, str, int]:
+    """Its status, why, and how many payouts were intended."""
+    row = Transaction.objects.get(pk=withdrawal.id)
+    return row.status, row.failure_code, MpesaRequest.objects.filter(transaction_id=row.id, leg=Leg.B2C_PAYOUT).count()
+
+
+def stops(where: str) -> None:
+    """The process dies before M-Pesa is called."""
+    if where == "before call":
+        raise Crash(where)
+
+
+def drive(*some: Withdrawal, crash_point: Callable[[str], None] = stops) -> None:
+    try:
+        replace(withdrawals, crash_point=crash_point).drive([withdrawal.id for withdrawal in some])
+    except Crash:
+        pass
+
+
+@real_commits
+@pytest.mark.parametrize("many", [1, 7])
+def test_a_group_of_payouts_asks_once_who_is_frozen_and_once_who_owes(many: int) -> None:
+    a_float()
+    customers = [UserId(Withdrawer(deriv_account=f"CR2000{number}").id) for number in range(many + 1)]
+    group = [a_stored_withdrawal(S.RATE_LOCKED, user=customer) for customer in customers]
+    with CaptureQueriesContext(connection) as seen:
+        drive(*group)
+
+    asked = [query["sql"] for query in seen if query["sql"].startswith("SELECT") and "frozen_at" in query["sql"]]
+    owing = [query["sql"] for query in seen if query["sql"].startswith("SELECT") and "SUM(credit_balance)" in query["sql"]]
+    assert (len(asked), len([sql for sql in owing if sql.count("X'") == 2 * len(group)])) == (1, 1)
+    assert {stood(withdrawal) for withdrawal in group} == {("MPESA_DISBURSING", "", 1)}
+
+
+@real_commits
+def test_nobody_is_asked_about_where_nothing_is_about_to_leave(customer: UserId) -> None:
+    withdrawal = a_stored_withdrawal(S.MPESA_DISBURSING, user=customer)
+    Transaction.objects.filter(pk=withdrawal.id).update(next_step_at=withdrawal.created_at + timedelta(hours=1))
+    with CaptureQueriesContext(connection) as seen:
+        drive(withdrawal)
+
+    assert not [query for query in seen if "frozen_at" in query["sql"] or "ledger_balances" in query["sql"]]
+
+
+@one_writer
+@real_commits
+def test_what_is_posted_while_a_payout_is_decided_waits_for_its_commit(customer: UserId) -> None:
+    """The payout was first: it may leave, and who owes next is not paid."""
+    reverted = a_stored_withdrawal(S.RATE_LOCKED, user=customer)
+    drive(reverted)
+    entry = debit_of(reverted)
+    payout = a_stored_withdrawal(S.RATE_LOCKED, user=customer)
+    decided, posted = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    def point(where: str) -> None:
+        if where == "before commit":
+            decided.set()
+            waited.append(not posted.wait(0.7))
+        stops(where)
+
+    def post() -> None:
+        assert decided.wait(10)
+        withdrawals.debit_reverted(reverted.id, entry)
+        posted.set()
+
+    assert at_once(lambda: drive(payout, crash_point=point), post) == [None, None]
+
+    assert waited == [True]
+    assert ledger.owing([customer]) == {customer}
+    assert stood(payout) == ("MPESA_DISBURSING", "", 1)
+
+
+@one_writer
+@real_commits
+def test_a_payout_waits_for_what_is_being_posted_and_then_sees_it(customer: UserId) -> None:
+    reverted = a_stored_withdrawal(S.RATE_LOCKED, user=customer)
+    drive(reverted)
+    payout = a_stored_withdrawal(S.RATE_LOCKED, user=customer)
+    saved, driven = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    @contextmanager
+    def slowly() -> Iterator[None]:
+        with unit_of_work():
+            yield
+            saved.set()
+            waited.append(not driven.wait(0.7))
+
+    def pay() -> None:
+        assert saved.wait(10)
+        drive(payout)
+        driven.set()
+
+    entry = debit_of(reverted)
+    slow = replace(withdrawals, unit_of_work=slowly)
+    assert at_once(lambda: slow.debit_reverted(reverted.id, entry), pay) == [None, None]
+
+    assert waited == [True]
+    assert stood(payout) == ("NEEDS_ATTENTION", "customer_owes", 0)
+
+
+@real_commits
+def test_once_the_debt_is_gone_a_person_sends_the_payout_on(customer: UserId) -> None:
+    owes(Transaction(id=customer), Money(1, KES))
+    payout = a_stored_withdrawal(S.RATE_LOCKED, user=customer)
+    drive(payout)
+    assert stood(payout) == ("NEEDS_ATTENTION", "customer_owes", 0)
+
+    owed = customer_receivable(customer, KES)
+    with unit_of_work():
+        bank = house(AccountKind.BANK, KES)
+        ledger.book.append(
+            Journal(JournalId(ledger.new_id()), "receivable", "test", (Entry(bank, owed, Money(1, KES)),), payout.created_at)
+        )
+    withdrawals.resume(payout.id, why="it was recovered")
+    drive(payout)
+
+    assert stood(payout) == ("MPESA_DISBURSING", "", 1)
+
+
+def debit_of(withdrawal: Withdrawal) -> str:
+    rows = apps.get_model("deriv_integration.DerivTransfer").objects.filter(transaction_id=withdrawal.id)
+    return str(rows.values_list("provider_transaction_id", flat=True).get())

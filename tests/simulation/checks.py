@@ -125,7 +125,7 @@ class Promises:
                     raise Broken(2, f"{request.leg} is {request.status}, and its float is not reserved", row.id)
 
     def _never_below_zero(self) -> None:
-        for account, credits in self.book.balances.items():
+        for account, credits in self.book.credits.items():
             if credits < 0 and account.kind is AccountKind.CUSTOMER_IN_TRANSIT:
                 raise Broken(4, f"{account} is {credits}")
 
@@ -233,13 +233,13 @@ class Promises:
                     differs[entry.debit] = differs.get(entry.debit, 0) + entry.amount.amount
                     differs[entry.credit] = differs.get(entry.credit, 0) - entry.amount.amount
         for account, there in sorted(self.books.balances.items(), key=lambda item: str(item[0])):
-            here = -self.book.balances.get(account, 0)
+            here = -self.book.credits.get(account, 0)
             if here - there != differs.get(account, 0):
                 raise Broken(2, f"{account}: the ledger says {here}, the provider {there}")
         self._nothing_hangs({self.store.table("transactions")[id].user_id for id in open_to_a_person})
 
     def _nothing_hangs(self, with_a_person: set[UUID]) -> None:
-        for account, credits in sorted(self.book.balances.items(), key=lambda item: str(item[0])):
+        for account, credits in sorted(self.book.credits.items(), key=lambda item: str(item[0])):
             if account.kind is AccountKind.CUSTOMER_IN_TRANSIT and credits and UUID(account.owner) not in with_a_person:
                 raise Broken(2, f"{credits} hang in {account}")
 

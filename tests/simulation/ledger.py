@@ -41,7 +41,7 @@ class Book:
         self.references = store.table("ledger_entries.reference")
         self.keys = store.table("ledger_entries.provider_key")  # to the entry
         self.reversals = store.table("ledger_entries.reverses")
-        self.balances = store.table("ledger_balances")  # credits minus debits
+        self.credits = store.table("ledger_balances")  # credits minus debits
         self.journals = store.table("ledger_journals")  # by Transaction
         self.pending: list[Journal] = []
         self.last_id = 1 << 96
@@ -83,7 +83,7 @@ class Book:
         )
 
     def balance(self, account: Account) -> Money:
-        credits: int = self.balances.get(account, 0)
+        credits: int = self.credits.get(account, 0)
         for journal in self.collected():
             for entry in journal.entries:
                 credits += (entry.credit == account) * entry.amount.amount - (
@@ -102,8 +102,8 @@ class Book:
         for journal in self.pending:
             self._write_journal(journal, changed)
         for account in changed:
-            if not account.kind.may_be_overdrawn and self.balances[account] < 0:
-                raise InTransitOverdrawn(f"{account} is {self.balances[account]}")
+            if not account.kind.may_be_overdrawn and self.credits[account] < 0:
+                raise InTransitOverdrawn(f"{account} is {self.credits[account]}")
 
     def _write_journal(self, journal: Journal, changed: list[Account]) -> None:
         put, reference = self.store.put, journal.reference
@@ -121,8 +121,8 @@ class Book:
                 put(self.keys, entry.provider_key, each)
             if entry.reverses:
                 put(self.reversals, entry.reverses, each.id)
-            put(self.balances, entry.debit, self.balances.get(entry.debit, 0) - entry.amount.amount)
-            put(self.balances, entry.credit, self.balances.get(entry.credit, 0) + entry.amount.amount)
+            put(self.credits, entry.debit, self.credits.get(entry.debit, 0) - entry.amount.amount)
+            put(self.credits, entry.credit, self.credits.get(entry.credit, 0) + entry.amount.amount)
             changed += (entry.debit, entry.credit)
             posted.append(each)
         put(self.journals, journal.transaction, (*known, Written(journal, tuple(posted))))
@@ -147,6 +147,6 @@ class Ledger(Posting):
 def trial_balance(book: Book) -> dict[Currency, int]:
     """The sum over all accounts, of each currency."""
     sums: dict[Currency, int] = {}
-    for account, credits in book.balances.items():
+    for account, credits in book.credits.items():
         sums[account.currency] = sums.get(account.currency, 0) + credits
     return sums
