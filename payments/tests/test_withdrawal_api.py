@@ -18,11 +18,9 @@ from payments.tests.withdrawing import (
     an_offer,
     nothing_moves,
     owes,
+    recovers,
 )
 from shared_kernel.infrastructure.persistence import now
-from wallet.domain.treasury import Kind
-from wallet.facade import treasury_movements
-from wallet.tests.treasuring import JOHN, MARY, a_command
 
 pytestmark = pytest.mark.django_db
 PATHS = ["withdrawals/verification", "withdrawals"]
@@ -177,8 +175,7 @@ def test_recovery_frees_who_owed_without_any_other_act(caller):
 
     for amount in (kes(1270), kes(1)):  # the first part is not enough
         refused(caller.withdraw(an_offer(caller.id), CODE), 403, "customer_owes")
-        command = a_command(Kind.RECEIVABLE_RECOVERED, source=f"customer_receivable:{caller.id}", amount=amount)
-        treasury_movements.approve(treasury_movements.propose(command, by=MARY).id, by=JOHN)
+        recovers(caller, amount)
 
     assert caller.withdraw(an_offer(caller.id), CODE).status_code == 202
     assert "verification level" in caller.get("limits").json()["withdrawal"]["why"]
