@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from payments.domain.eligibility import CustomerOwes
+from payments.domain.limits import Left
 from payments.domain.transaction import TransactionNotFound
 from payments.facade import (
     CreateDeposit,
@@ -32,6 +34,7 @@ from payments.facade import (
 from shared_kernel.api.answers import Page, accepted, idempotency_key
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
+from shared_kernel.domain.money import Money
 
 # as either of Deriv's platforms writes one: whatever else was typed is told before the quote is used up
 CODE = RegexValidator(r"^[A-Za-z0-9_]+\Z", "Give the code as Deriv sent it: letters and digits only.")
@@ -287,13 +290,19 @@ class LimitsView(APIView):
 
 
 def limits_json(request: Request, kind: TransactionType) -> dict[str, Any]:
-    """The tier's rule and what is left of it."""
-    tier = users.tier_of(customer_id(request))
+    """The tier's rule and what is left of it; nothing of withdrawals while the customer owes."""
+    tier, why = users.tier_of(customer_id(request)), ""
     rule, moved = limits.left(customer_id(request), tier, kind, at=now())
+    if kind is TransactionType.WITHDRAWAL:
+        try:
+            withdrawals.must_owe_nothing(customer_id(request))
+        except CustomerOwes as refusal:
+            nothing = Money(0, rule.minimum.currency)
+            moved, why = Left(nothing, nothing), refusal.detail
     return {
         "minimum": money_json(rule.minimum),
         "maximum": money_json(rule.maximum),
         "left_today": money_json(moved.today) if moved.today is not None else None,
         "left_this_month": money_json(moved.this_month) if moved.this_month is not None else None,
-        "why": f"your verification level is {tier}",
+        "why": why or f"your verification level is {tier}",
     }

@@ -58,7 +58,7 @@ class InMemoryBook:
     """Journals are collected in a unit of work and written, or refused, at its end."""
 
     store: Store
-    collected: list[Journal] = field(default_factory=list)
+    pending: list[Journal] = field(default_factory=list)
     last_id: int = 1 << 96  # its own, so that the world's ids don't depend on what is posted
 
     def new_id(self) -> UUID:
@@ -68,9 +68,9 @@ class InMemoryBook:
     def append(self, journal: Journal) -> None:
         assert self.store.open
         if "ledger" not in self.store.at_end:  # the first of this unit of work: what a failed one left is forgotten
-            self.collected.clear()
+            self.pending.clear()
             self.store.at_end["ledger"] = self._write
-        self.collected.append(journal)
+        self.pending.append(journal)
 
     def entries(self, ids: Sequence[EntryId]) -> list[PostedEntry]:
         known = {line.posted.id: line.posted for line in self._lines()}
@@ -80,7 +80,7 @@ class InMemoryBook:
         return [known[id] for id in ids]
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
-        written = [line.posted.entry for line in self._lines()] + [e for j in self._open() for e in j.entries]
+        written = [line.posted.entry for line in self._lines()] + [e for j in self.collected() for e in j.entries]
         return {entry.provider_key for entry in written if entry.provider_key} & set(provider_keys)
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
@@ -100,16 +100,19 @@ class InMemoryBook:
         return next(one for one in settlements_of(name) if stands.get(f"{one}:1", True))
 
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
-        written = [line.journal for line in self._lines()] + self._open()
+        written = [line.journal for line in self._lines()] + self.collected()
         return len({j.id for j in written if j.transaction == transaction and j.purpose == purpose})
 
     def balance(self, account: Account) -> Money:
         written = [line.posted.entry for line in self._lines()]
-        credits = changes([*written, *(e for j in self._open() for e in j.entries)]).get(account, 0)
+        credits = changes([*written, *(e for j in self.collected() for e in j.entries)]).get(account, 0)
         return Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
 
-    def _open(self) -> list[Journal]:
-        return self.collected if "ledger" in self.store.at_end else []
+    def balances(self, accounts: Collection[Account]) -> dict[Account, Money]:
+        return {account: self.balance(account) for account in accounts}
+
+    def collected(self) -> list[Journal]:
+        return self.pending if "ledger" in self.store.at_end else []
 
     def _lines(self) -> Iterator[Line]:
         return (line for line in self.store.entries if isinstance(line, Line))
@@ -118,7 +121,7 @@ class InMemoryBook:
         undone: dict[tuple[UUID | None, str], set[UUID]] = {}
         for line in self._lines():
             undone.setdefault((line.journal.transaction, line.journal.purpose), set()).add(line.journal.id)
-        for journal in self.collected:
+        for journal in self.pending:
             number = 1 + len(undone.get((journal.transaction, journal.undoing), ()))
             self._write_journal(journal, f"{journal.reference}:{number}" if journal.undoing else journal.reference)
             undone.setdefault((journal.transaction, journal.purpose), set()).add(journal.id)

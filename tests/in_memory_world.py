@@ -98,7 +98,7 @@ class InMemoryTransactions:
             if isinstance(transaction, Deposit):
                 transaction.prompt_busy = False
             if isinstance(transaction, Withdrawal):
-                transaction.token, transaction.customer_is_frozen = "", False
+                transaction.token, transaction.stopped = "", str
         return [transaction for transaction in found if transaction.type is type]
 
     def save_many(self, transactions: Sequence[Transaction]) -> None:

@@ -326,6 +326,8 @@ class TransactionSaga(ABC, Generic[T]):
             transaction.transfers = list(found.get(transaction.id, ()))
 
     def save(self, aggregates: Sequence[T], calls: Sequence[Call]) -> None:
+        if owing := self.ledger.newly_owing():
+            self.users.frozen(owing)  # whoever pays them out holds this lock too: either sees the other's commit
         touched = [t for t in aggregates if t.touched]
         for transaction in touched:
             transaction.failures = 0

@@ -5,10 +5,11 @@ Deriv, proven by the agent's own book alone; it leaves by B2C, and where that is
 goes back to the login that it came from.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
+from functools import cache, partial
 from typing import Any, ClassVar, assert_never
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from payments.application.mpesa_payment import PaymentLeg, Rest, blame_of, movem
 from payments.application.quotes import Quotes, WrongCurrency
 from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
 from payments.application.taken_back import TakenBack
-from payments.domain.eligibility import DerivLoginMissing, PayoutPolicy, own_login
+from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, own_login
 from payments.domain.limits import Limits
 from payments.domain.ports import (
     Customer,
@@ -278,10 +279,13 @@ class Payout(PaymentLeg):
         return transaction.status is S.MPESA_DISBURSING
 
     def may_go(self, transaction: Withdrawal, *, at: datetime) -> bool:
-        if transaction.customer_is_frozen:
-            transaction.need_attention("account_frozen", at=at)
+        if not stands(transaction, at=at):
             return False
-        return stands(transaction, at=at)
+        owes_by_now = transaction.user_id in self.ledger.newly_owing()  # by another one of this group
+        why = transaction.stopped() or ("customer_owes" if owes_by_now else "")
+        if why:
+            transaction.need_attention(why, at=at)
+        return not why
 
     def sent(self, transaction: Withdrawal, request: MpesaRequest, *, until: datetime, at: datetime) -> None:
         transaction.disburse(request, until=until, at=at)
@@ -480,7 +484,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
 
         Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `KycRequired`, `PhoneNotVerified`,
-        `DerivLoginMissing`, `AccountFrozen`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
+        `DerivLoginMissing`, `AccountFrozen`, `CustomerOwes`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
         `IdempotencyKeyReused`, `IdempotencyInFlight`.
         """
         with self.unit_of_work():
@@ -526,8 +530,14 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
 
     def _may_withdraw(self, customer: Customer, quote: Quote, *, at: datetime) -> tuple[Phone, DerivLogin, int]:
         phone, login = self.policy.payout_phone(customer, at=at), own_login(customer)
+        self.must_owe_nothing(customer.id)
         moved = self.limits.check(customer.id, customer.tier, self.type, quote.you_get, at=at)
         return phone, login, moved.unfinished
+
+    def must_owe_nothing(self, customer: UserId) -> None:
+        """Raises `CustomerOwes`; one SELECT."""
+        if self.ledger.owing([customer]):
+            raise CustomerOwes
 
     # --- what Deriv's book shows later ------------------------------------------------------------------------------
 
@@ -560,10 +570,17 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         self.attach_mpesa([t for t in aggregates if t.is_paid], answers)
         self.attach_deriv(aggregates, answers)
         self._attach_tokens([t for t in aggregates if t.status in {S.CREATED, S.DERIV_DEBIT_SENT}])
-        if paying := {t.user_id for t in aggregates if t.status in PAYS}:
-            frozen = self.users.frozen(paying)
-            for transaction in aggregates:
-                transaction.customer_is_frozen = transaction.user_id in frozen
+        stopped = cache(partial(self._stopped, {t.user_id for t in aggregates}))
+        for transaction in aggregates:
+            transaction.stopped = partial(lambda user: stopped().get(user, ""), transaction.user_id)
+
+    def _stopped(self, customers: Collection[UserId]) -> dict[UserId, str]:
+        """Whom nothing is paid now, and why: asked once for a group, when the first of its payouts is about to leave.
+
+        Their rows stay locked, so that nobody is frozen, and nothing is posted that they owe, before it is committed.
+        """
+        frozen = self.users.frozen(customers)
+        return dict.fromkeys(self.ledger.owing(customers), "customer_owes") | dict.fromkeys(frozen, "account_frozen")
 
     def _attach_tokens(self, debiting: Sequence[Withdrawal]) -> None:
         """Each login's own: a customer may have bound another one since."""
@@ -603,11 +620,6 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
                 return AskDeriv(self.deriv, back, timing)
             return SendCredit(self.deriv, back, timing) if may_leave else None
         return Rest() if due and transaction.status in FINAL | {S.NEEDS_ATTENTION} else None
-
-
-PAYS = frozenset({S.DERIV_DEBIT_SENT, S.DERIV_DEBITED, S.RATE_LOCKED, S.MPESA_DISBURSING}) | {
-    *(S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION)  # a proof that comes now lets it pay in this turn
-}
 
 
 def least_of(quoted: Money) -> Money:

@@ -19,6 +19,16 @@ class AccountFrozen(Forbidden):
     """Nothing moves for now."""
 
 
+class CustomerOwes(Forbidden):
+    """No payout leaves to a customer who owes us; the words are what they are told."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a payment of yours was taken back after it had been passed on to you, and that is not settled yet: "
+            "you can withdraw again once it is; please contact support"
+        )
+
+
 class DerivLoginMissing(Conflict):
     """No Deriv login is bound, or its name is not the customer's."""
 

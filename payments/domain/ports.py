@@ -385,6 +385,15 @@ class LedgerGateway(Protocol):
         Includes what this unit of work collected.
         """
 
+    def owing(self, customers: Collection[UserId]) -> set[UserId]:
+        """Those who owe us, in whatever currency; one SELECT in the caller's unit of work.
+
+        Includes what this unit of work collected. It stays true while the caller holds their rows in `UserDirectory`.
+        """
+
+    def newly_owing(self) -> set[UserId]:
+        """Those who will owe more by what this unit of work has collected so far; asks nothing."""
+
     def deriv_balance(self, agent: str) -> Money:
         """What the ledger says the agent account holds, in USD."""
 

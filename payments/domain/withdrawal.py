@@ -1,5 +1,6 @@
 """A Withdrawal: USD leaves the customer's Deriv login, KES reaches their own verified M-Pesa."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -25,7 +26,7 @@ class Withdrawal(Transaction):
     token: str = field(
         default="", repr=False
     )  # the customer's at Deriv, while the debit needs it; stored with the login
-    customer_is_frozen: bool = False  # as read under lock
+    stopped: Callable[[], str] = field(default=str, repr=False)  # why its customer is paid nothing now, under lock
 
     @classmethod
     def create(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from payments.application.withdrawal import PAYS
 from payments.domain.deposit import Deposit
-from payments.domain.transaction import Outflow, TransactionStatus as S
+from payments.domain.transaction import NEXT, Outflow, TransactionStatus as S, TransactionType
+from payments.tests.factories import CHOSEN
 from payments.tests.giving_back import LONG, paid
 from shared_kernel.domain.budgets import MPESA_LANE
 from shared_kernel.domain.outcome import NotSent, Refused, Unknown
@@ -183,17 +183,16 @@ def test_an_agent_with_an_empty_budget_waits_in_the_queue(bench: Bench) -> None:
 # --- who is frozen ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", sorted(PAYS))
+@pytest.mark.parametrize("status", sorted(NEXT[TransactionType.WITHDRAWAL]))
 def test_wherever_one_turn_may_lead_to_a_payout_it_is_known_who_is_frozen(status: S) -> None:
     bench = WithdrawalBench()
     withdrawal = bench.withdrawal()
     withdrawal.status = status
-    withdrawal.outflow = Outflow.PAYOUT if status is S.MPESA_DISBURSING else Outflow.NONE
+    withdrawal.outflow = CHOSEN.get(status, Outflow.NONE)
     with bench.world.unit_of_work():
         InMemoryTransactions(bench.world).save_many([withdrawal])
     bench.users.frozen_users.add(CUSTOMER)
 
     with bench.world.unit_of_work():
         [read] = bench.saga.load([withdrawal.id], ())
-
-    assert read.customer_is_frozen
+        assert read.stopped() == "account_frozen"

@@ -7,7 +7,7 @@ import pytest
 
 from payments import models
 from payments.domain.transaction import TransactionStatus as S
-from payments.tests.factories import a_float, a_quote, todays_rate
+from payments.tests.factories import a_float, a_quote, kes, todays_rate, usd
 from payments.tests.stored_withdrawals import a_withdrawal
 from payments.tests.test_api import BODIES, a_limit, plain, refused
 from payments.tests.withdrawing import (
@@ -17,6 +17,8 @@ from payments.tests.withdrawing import (
     a_payout_float,
     an_offer,
     nothing_moves,
+    owes,
+    recovers,
 )
 from shared_kernel.infrastructure.persistence import now
 
@@ -139,6 +141,8 @@ def test_an_unknown_field_of_a_quote_is_named(caller):
     [
         ({"phone_verified": False}, 403, "phone_not_verified"),
         ({"frozen": True}, 403, "account_frozen"),
+        ({"owes": kes(1)}, 403, "customer_owes"),
+        ({"owes": usd(1)}, 403, "customer_owes"),
         ({"kyc_status": "rejected"}, 403, "kyc_required"),
         ({"tier": "none"}, 403, "kyc_required"),
         ({"deriv_account": None}, 409, "deriv_login_missing"),
@@ -146,17 +150,35 @@ def test_an_unknown_field_of_a_quote_is_named(caller):
     ],
 )
 def test_who_may_not_withdraw_is_told_what_to_do_and_nobody_is_asked(path, who, status, code, at_deriv):
-    caller = Withdrawer(**{name: value for name, value in who.items() if name not in {"frozen", "other_name"}})
+    caller = Withdrawer(**{name: value for name, value in who.items() if name not in {"frozen", "other_name", "owes"}})
     if who.get("frozen"):
         User.objects.filter(pk=caller.id).update(frozen_at=now())
     if who.get("other_name"):
         DerivLogin.objects.filter(user_id=caller.id).update(name_matches=False)
+    if who.get("owes"):
+        owes(caller, who["owes"])
     quote = an_offer(caller.id)
 
     with nothing_moves(at_deriv):
         refused(the_command(caller, path, quote), status, code)
 
     assert not at_deriv.simulator.codes.sent
+
+
+def test_recovery_frees_who_owed_without_any_other_act(caller):
+    owes(caller, kes(1271))
+    told = caller.get("limits").json()["withdrawal"]
+    assert (told["left_today"]["amount"], told["left_this_month"]["amount"]) == ("0.00", "0.00")
+    assert "taken back" in told["why"]
+    assert caller.get("limits").json()["deposit"]["why"] == "your verification level is standard"
+    refused(caller.withdraw(an_offer(caller.id), CODE), 403, "customer_owes")
+
+    for amount in (kes(1270), kes(1)):  # the first part is not enough
+        refused(caller.withdraw(an_offer(caller.id), CODE), 403, "customer_owes")
+        recovers(caller, amount)
+
+    assert caller.withdraw(an_offer(caller.id), CODE).status_code == 202
+    assert "verification level" in caller.get("limits").json()["withdrawal"]["why"]
 
 
 @pytest.mark.parametrize("path", PATHS)

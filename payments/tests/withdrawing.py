@@ -18,9 +18,12 @@ from payments.domain.transaction import FINAL, TransactionStatus as S
 from payments.facade import timing, withdrawals
 from payments.tests.factories import SELLS, a_quote, kes
 from payments.tests.test_api import Caller
+from shared_kernel.domain.identifiers import TransactionId, UserId
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
-from wallet.facade import ledger, mpesa_utility
+from wallet.facade import FloatKind, TreasuryKind, ledger, mpesa_utility, treasury_movements
+from wallet.tests.treasuring import JOHN, MARY, a_command
 
 User, DerivLogin, DerivTransfer, MpesaRequest, LedgerEntry = map(
     apps.get_model,
@@ -121,6 +124,26 @@ def a_payout_float(shillings: int = 1_000_000) -> None:
     """An opening balance on the account that payouts leave from."""
     with unit_of_work():
         ledger.post_opening(mpesa_utility(B2C), kes(shillings), reference=f"test:{new_id()}", at=now())
+
+
+def owes(customer: Any, amount: Money) -> None:
+    """This much more than before, as if it had left without cover."""
+    kind: FloatKind = "mpesa_utility" if amount.currency is Currency.KES else "deriv_agent"
+    key = f"test:{new_id()}"
+    with unit_of_work():
+        ledger.post_uncovered(
+            TransactionId(new_id()), UserId(customer.id), amount, paid_by=kind, owner="600000", provider_key=key,
+            at=now(),
+        )  # fmt: skip
+
+
+def recovers(customer: Any, amount: Money) -> None:
+    """Two people book that this much of it came to the bank."""
+    source = f"customer_receivable:{customer.id}"
+    movement = treasury_movements.propose(
+        a_command(TreasuryKind.RECEIVABLE_RECOVERED, source=source, amount=amount), by=MARY
+    )
+    treasury_movements.approve(movement.id, by=JOHN)
 
 
 def everything() -> dict[str, Any]:

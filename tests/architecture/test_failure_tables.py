@@ -16,6 +16,7 @@ FILES = {
         "holds",
         "late_credit",
         "late_payout",
+        "owing",
         "payout",
         "people",
         "people_deposits",

@@ -54,6 +54,8 @@ class Promises:
     seen_audit: int = 0
     seen_events: int = 0
     entries: int = 0
+    owing: set[str] = field(default_factory=set)  # customers, before this commit
+    sent: set[tuple[UUID, int]] = field(default_factory=set)  # payouts, each time that one went out
 
     # --- a movement at a provider -------------------------------------------------------------------------------------
 
@@ -87,6 +89,8 @@ class Promises:
             if any(trial_balance(self.book).values()):
                 raise Broken(4, f"the trial balance is {trial_balance(self.book)}")
             self._never_below_zero()
+            kept = self.book.credits.items()
+            self.owing = {a.owner for a, credits in kept if a.kind is AccountKind.CUSTOMER_RECEIVABLE and credits < 0}
 
     def _read_logs(self) -> None:
         for record in self.store.audit[self.seen_audit :]:
@@ -115,6 +119,10 @@ class Promises:
 
     def _attempts(self, row: Transaction) -> None:
         for request in self.requests_of(row.id):
+            if request.leg is Leg.B2C_PAYOUT and request.status is R.SENDING:
+                if (request.id, request.fence) not in self.sent and str(row.user_id) in self.owing:
+                    raise Broken(2, "a payout is sent to a customer who owes", row.id)
+                self.sent.add((request.id, request.fence))
             is_under_way = self.books.under_way.get(request.id, 0) > 0
             by_word = request.leg is Leg.STK_PUSH and request.status is R.REFUSED
             if request.status.is_dead and is_under_way and not by_word:
@@ -125,7 +133,7 @@ class Promises:
                     raise Broken(2, f"{request.leg} is {request.status}, and its float is not reserved", row.id)
 
     def _never_below_zero(self) -> None:
-        for account, credits in self.book.balances.items():
+        for account, credits in self.book.credits.items():
             if credits < 0 and account.kind is AccountKind.CUSTOMER_IN_TRANSIT:
                 raise Broken(4, f"{account} is {credits}")
 
@@ -233,13 +241,13 @@ class Promises:
                     differs[entry.debit] = differs.get(entry.debit, 0) + entry.amount.amount
                     differs[entry.credit] = differs.get(entry.credit, 0) - entry.amount.amount
         for account, there in sorted(self.books.balances.items(), key=lambda item: str(item[0])):
-            here = -self.book.balances.get(account, 0)
+            here = -self.book.credits.get(account, 0)
             if here - there != differs.get(account, 0):
                 raise Broken(2, f"{account}: the ledger says {here}, the provider {there}")
         self._nothing_hangs({self.store.table("transactions")[id].user_id for id in open_to_a_person})
 
     def _nothing_hangs(self, with_a_person: set[UUID]) -> None:
-        for account, credits in sorted(self.book.balances.items(), key=lambda item: str(item[0])):
+        for account, credits in sorted(self.book.credits.items(), key=lambda item: str(item[0])):
             if account.kind is AccountKind.CUSTOMER_IN_TRANSIT and credits and UUID(account.owner) not in with_a_person:
                 raise Broken(2, f"{credits} hang in {account}")
 

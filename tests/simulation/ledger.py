@@ -41,9 +41,9 @@ class Book:
         self.references = store.table("ledger_entries.reference")
         self.keys = store.table("ledger_entries.provider_key")  # to the entry
         self.reversals = store.table("ledger_entries.reverses")
-        self.balances = store.table("ledger_balances")  # credits minus debits
+        self.credits = store.table("ledger_balances")  # credits minus debits
         self.journals = store.table("ledger_journals")  # by Transaction
-        self.collected: list[Journal] = []
+        self.pending: list[Journal] = []
         self.last_id = 1 << 96
 
     def new_id(self) -> UUID:
@@ -53,9 +53,9 @@ class Book:
     def append(self, journal: Journal) -> None:
         assert self.store.is_open
         if MORE not in self.store.at_end:
-            self.collected.clear()
+            self.pending.clear()
             self.store.at_end[MORE] = self._write
-        self.collected.append(journal)
+        self.pending.append(journal)
 
     def entries(self, ids: Sequence[EntryId]) -> list[PostedEntry]:
         if absent := [id for id in ids if id not in self.by_entry]:
@@ -63,7 +63,7 @@ class Book:
         return [self.by_entry[id] for id in ids]
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
-        collected = {entry.provider_key for journal in self._open() for entry in journal.entries}
+        collected = {entry.provider_key for journal in self.collected() for entry in journal.entries}
         return {key for key in provider_keys if key in self.keys or key in collected}
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
@@ -79,28 +79,31 @@ class Book:
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         written = [w.journal for w in self.journals.get(transaction, ())]
         return sum(j.purpose == purpose for j in written) + sum(
-            j.purpose == purpose and j.transaction == transaction for j in self._open()
+            j.purpose == purpose and j.transaction == transaction for j in self.collected()
         )
 
     def balance(self, account: Account) -> Money:
-        credits: int = self.balances.get(account, 0)
-        for journal in self._open():
+        credits: int = self.credits.get(account, 0)
+        for journal in self.collected():
             for entry in journal.entries:
                 credits += (entry.credit == account) * entry.amount.amount - (
                     entry.debit == account
                 ) * entry.amount.amount
         return Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
 
-    def _open(self) -> list[Journal]:
-        return self.collected if MORE in self.store.at_end else []
+    def balances(self, accounts: Collection[Account]) -> dict[Account, Money]:
+        return {account: self.balance(account) for account in accounts}
+
+    def collected(self) -> list[Journal]:
+        return self.pending if MORE in self.store.at_end else []
 
     def _write(self) -> None:
         changed: list[Account] = []
-        for journal in self.collected:
+        for journal in self.pending:
             self._write_journal(journal, changed)
         for account in changed:
-            if not account.kind.may_be_overdrawn and self.balances[account] < 0:
-                raise InTransitOverdrawn(f"{account} is {self.balances[account]}")
+            if not account.kind.may_be_overdrawn and self.credits[account] < 0:
+                raise InTransitOverdrawn(f"{account} is {self.credits[account]}")
 
     def _write_journal(self, journal: Journal, changed: list[Account]) -> None:
         put, reference = self.store.put, journal.reference
@@ -118,8 +121,8 @@ class Book:
                 put(self.keys, entry.provider_key, each)
             if entry.reverses:
                 put(self.reversals, entry.reverses, each.id)
-            put(self.balances, entry.debit, self.balances.get(entry.debit, 0) - entry.amount.amount)
-            put(self.balances, entry.credit, self.balances.get(entry.credit, 0) + entry.amount.amount)
+            put(self.credits, entry.debit, self.credits.get(entry.debit, 0) - entry.amount.amount)
+            put(self.credits, entry.credit, self.credits.get(entry.credit, 0) + entry.amount.amount)
             changed += (entry.debit, entry.credit)
             posted.append(each)
         put(self.journals, journal.transaction, (*known, Written(journal, tuple(posted))))
@@ -144,6 +147,6 @@ class Ledger(Posting):
 def trial_balance(book: Book) -> dict[Currency, int]:
     """The sum over all accounts, of each currency."""
     sums: dict[Currency, int] = {}
-    for account, credits in book.balances.items():
+    for account, credits in book.credits.items():
         sums[account.currency] = sums.get(account.currency, 0) + credits
     return sums

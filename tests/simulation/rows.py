@@ -106,7 +106,7 @@ class Transactions:
         if isinstance(transaction, Deposit):
             transaction.prompt_busy = False
         elif isinstance(transaction, Withdrawal):
-            transaction.token, transaction.customer_is_frozen = "", False
+            transaction.token, transaction.stopped = "", str
         return transaction
 
 

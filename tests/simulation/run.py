@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from payments.domain.transaction import FINAL, TransactionStatus as S, Transacti
 from shared_kernel.application.runner import Answer, Call, Step, StepsFailed
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.events import Event, MpesaCallbackReceived, TransactionCreated
-from shared_kernel.domain.identifiers import IdempotencyKey, QuoteId, TransactionId
+from shared_kernel.domain.identifiers import IdempotencyKey, JournalId, QuoteId, TransactionId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import DerivPlatform, Leg
 from tests.simulation import deriv as deriv_side, mpesa as mpesa_side
@@ -38,7 +39,17 @@ from tests.simulation.requests import AgentRows, CallbackRows, InitiatorRow, Mpe
 from tests.simulation.rows import Keys, QuoteRows, Reservations, Transactions
 from tests.simulation.schedule import Crash, Process, Schedule
 from tests.simulation.store import DatabaseGone, Store, StoredAudit, StoredOutbox
-from wallet.domain.ledger import AccountKind, deriv_agent, mpesa_charges_paid, mpesa_utility
+from wallet.domain.ledger import (
+    Account,
+    AccountKind,
+    Entry,
+    Journal,
+    customer_receivable,
+    deriv_agent,
+    house,
+    mpesa_charges_paid,
+    mpesa_utility,
+)
 
 HOUR = 3600.0
 PAYBILL, PAYOUTS = "174379", "600000"
@@ -131,6 +142,7 @@ class Simulation:
         self.commits = 0
         self.people = Customers.of(self.dice.random.choice((5, 7, 9)))
         self.quiet = self.is_posting = False
+        self.lots = Random(f"who owes {seed}")  # its own, so that nothing else of the run hangs on it
         self._build_providers()
         self._build_penpay()
         self._workers()
@@ -494,6 +506,7 @@ class Simulation:
                 customer.token = ""
         if self.initiators.was_stopped() and (self.quiet or self.dice.chance(0.5)):
             self._act(partial(self._in_unit, lambda: self.initiators.resume("rotated", at=self.schedule.clock())))
+        self._act(partial(self._in_unit, self._debts))
         if self.quiet:
             for agent in self.agents.frozen_lately():
                 self.store.table("deriv_agents").pop(agent)
@@ -512,6 +525,23 @@ class Simulation:
             saga.resume(id, why="looked at")
 
         self._act(act)
+
+    def _debts(self) -> None:
+        """Customers come to owe, and what they owe comes in by the bank; in the end all of it."""
+        for customer in self.people.by_id.values():
+            for currency in Currency:
+                owed, bank = customer_receivable(customer.id, currency), house(AccountKind.BANK, currency)
+                balance = self.ledger.balance(owed)
+                if balance.amount > 0 and (self.quiet or self.lots.random() < 0.5):
+                    self._move(bank, owed, balance)
+                elif not self.quiet and self.lots.random() < 0.03:
+                    self._move(owed, bank, Money(5_00, currency))
+
+    def _move(self, debit: Account, credit: Account, amount: Money) -> None:
+        id, at = self.ledger.new_id(), self.schedule.clock()
+        self.ledger.book.append(
+            Journal(JournalId(id), "treasury", f"treasury:{id}", (Entry(debit, credit, amount),), at)
+        )
 
     def _in_unit(self, what: Callable[[], Any]) -> None:
         with self.store.unit_of_work():

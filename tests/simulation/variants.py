@@ -356,6 +356,12 @@ class NoTimer(Broken):
     patches = [(Transaction, "wait", _forgets)]
 
 
+class PaysWhoOwes(Broken):
+    """A payout leaves although the customer owes."""
+
+    patches = [(Ledger, "owing", lambda self, customers: set()), (Ledger, "newly_owing", lambda self: set())]
+
+
 VARIANTS: dict[str, type[Simulation]] = {
     kind.__name__: kind
     for kind in (
@@ -363,6 +369,6 @@ VARIANTS: dict[str, type[Simulation]] = {
         RefundByTwoWays, RefusalOfARepeat, RefusalOfARepeatedReversal, NoFencing, CredentialChangedBetweenAttempts,
         ProviderKeyNotUnique, GiveBackWithoutTheChoice, ReservationReleasedOnUnknown, AbsenceBelievedTooEarly,
         StatusBelievedForAnotherAmount, ClaimTakenForProof, SenderNeverGivesUp, CallInsideAUnitOfWork, NoAuditRow,
-        NoTimer,
+        NoTimer, PaysWhoOwes,
     )
 }  # fmt: skip

@@ -3,13 +3,23 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
-from shared_kernel.domain.identifiers import EntryId
-from shared_kernel.domain.money import Money
+from shared_kernel.domain.identifiers import EntryId, UserId
+from shared_kernel.domain.money import Currency, Money
 from wallet.application.deposit_journals import DepositJournals
 from wallet.application.suspense_journals import SuspenseJournals
 from wallet.application.withdrawal_journals import WithdrawalJournals
-from wallet.domain.ledger import Account, AccountKind, Entry, Side, deriv_agent, house, mpesa_utility
+from wallet.domain.ledger import (
+    Account,
+    AccountKind,
+    Entry,
+    Side,
+    customer_receivable,
+    deriv_agent,
+    house,
+    mpesa_utility,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,23 @@ class Posting(DepositJournals, WithdrawalJournals, SuspenseJournals):
     def balance(self, account: Account) -> Money:
         """On the account's normal side, exact up to this moment of the unit of work."""
         return self.book.balance(account)
+
+    def owing(self, customers: Collection[UserId]) -> set[UserId]:
+        """Those who owe us, in whatever currency; one SELECT, exact up to this moment of the unit of work.
+
+        It stays true only where each of them is locked by all who post: see `newly_owing`.
+        """
+        owed = {customer_receivable(customer, currency): customer for customer in customers for currency in Currency}
+        return {owed[account] for account, balance in self.book.balances(owed).items() if balance.amount > 0}
+
+    def newly_owing(self) -> set[UserId]:
+        """Those who will owe more by what this unit of work has posted so far; asks nothing."""
+        return {
+            UserId(UUID(entry.debit.owner))
+            for journal in self.book.collected()
+            for entry in journal.entries
+            if entry.debit.kind is AccountKind.CUSTOMER_RECEIVABLE
+        }
 
     def deriv_balance(self, agent: str) -> Money:
         """What the ledger says the agent account holds, in USD."""

@@ -43,6 +43,12 @@ class LedgerBook(Protocol):
     def balance(self, account: Account) -> Money:
         """On the account's normal side; zero for one that was never used. Includes what this unit of work collected."""
 
+    def balances(self, accounts: Collection[Account]) -> dict[Account, Money]:
+        """As `balance`, of each of these; one SELECT."""
+
+    def collected(self) -> Sequence[Journal]:
+        """What this unit of work will write at its end; asks nothing."""
+
 
 class TreasuryBook(Protocol):
     """`treasury_movements`, and the entries that belong to them; everything joins the caller's unit of work."""

@@ -91,11 +91,11 @@ class DjangoLedgerBook:
         return [rows[id] for id in ids]
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
-        wanted, group = set(provider_keys), _open_group()
+        wanted = set(provider_keys)
         if not wanted:
             return set()
         rows = models.LedgerEntry.objects.filter(provider_key__in=wanted).values_list("provider_key", flat=True)
-        collected = [entry.provider_key for journal in group.journals for entry in journal.entries] if group else []
+        collected = [entry.provider_key for journal in self.collected() for entry in journal.entries]
         return {key for key in (*rows, *collected) if key in wanted}
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
@@ -114,23 +114,31 @@ class DjangoLedgerBook:
 
     def journals_of(self, transaction: TransactionId, purpose: str) -> int:
         posted = models.LedgerEntry.objects.filter(transaction_id=transaction, purpose=purpose)
-        group = _open_group()
-        collected = group.journals if group else []
         return posted.values("journal_id").distinct().count() + sum(
-            journal.transaction == transaction and journal.purpose == purpose for journal in collected
+            journal.transaction == transaction and journal.purpose == purpose for journal in self.collected()
         )
 
     def balance(self, account: Account) -> Money:
+        return self.balances([account])[account]
+
+    def balances(self, accounts: Collection[Account]) -> dict[Account, Money]:
+        ids = ", ".join(_literal(account.id) for account in accounts)
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT COALESCE(SUM(credit_balance), 0) FROM ledger_balances "  # noqa: S608
-                f"WHERE account_id = {_literal(account.id)}"
+                "SELECT account_id, SUM(credit_balance) FROM ledger_balances "  # noqa: S608
+                f"WHERE account_id IN ({ids}) GROUP BY account_id"
             )
-            credits = int(cursor.fetchone()[0])
+            written = {UUID(bytes=bytes(id)): int(credits) for id, credits in cursor.fetchall()}
+        collected = changes(entry for journal in self.collected() for entry in journal.entries)
+        found = {}
+        for account in accounts:
+            credits = written.get(account.id, 0) + collected.get(account, 0)
+            found[account] = Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
+        return found
+
+    def collected(self) -> Sequence[Journal]:
         group = _open_group()
-        if group:
-            credits += changes(entry for journal in group.journals for entry in journal.entries).get(account, 0)
-        return Money(credits if account.kind.normal_side is Side.CREDIT else -credits, account.currency)
+        return group.journals if group else ()
 
 
 def used_settlements(references: Sequence[str]) -> dict[str, bool]:
