@@ -18,7 +18,7 @@ from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.evidence import Evidence
 from payments.application.inquiry import Inquiry
-from payments.application.people import People, Propose
+from payments.application.people import Case, Offer, People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
 from payments.application.recovery import ExplainedOrphans, Recovery
@@ -244,10 +244,12 @@ __all__ = [
     "SAGAS",
     "BreakKind",
     "BreakStatus",
+    "Case",
     "CreateDeposit",
     "CreateQuote",
     "CreateWithdrawal",
     "Decision",
+    "Offer",
     "Propose",
     "Provider",
     "Report",

@@ -271,8 +271,10 @@ def _decision(row: Row, mask: Masker) -> Row:
         "amount": money(row["amount"], row["currency"]) if row["amount"] is not None else "",
         "to_phone": mask.phone(row["phone"]) if row["phone"] else "",
         "to_deriv_account": mask.account(row["deriv_account"]),
-        "approved_by": row["approved_by"] or "nobody yet",
+        "approved_by": row["approved_by"] or ("nobody" if row["rejected_by"] else "nobody yet"),
         "approved_at": row["approved_at"],
+        "rejected_by": row["rejected_by"],
+        "rejected_at": row["rejected_at"],
     }
 
 

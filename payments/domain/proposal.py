@@ -21,6 +21,10 @@ class AlreadyApproved(Conflict):
     """It was approved, and carried out, before."""
 
 
+class AlreadyRejected(Conflict):
+    """It was turned down, or taken back, before."""
+
+
 class SamePerson(Forbidden):
     """Who proposes can't approve."""
 
@@ -31,6 +35,18 @@ class ReasonMissing(Unprocessable):
 
 class EvidenceMissing(Unprocessable):
     """That it took effect is shown by the provider's own reference."""
+
+
+class EvidenceUnreadable(Unprocessable):
+    """Not what that provider's references, or amounts, look like."""
+
+
+class EvidenceTaken(Conflict):
+    """That movement is in the ledger already, as another one."""
+
+
+class ChangedMeanwhile(Conflict):
+    """The Transaction is not any more what whoever decides was shown."""
 
 
 class NotBeforeAPerson(Conflict):
@@ -65,8 +81,9 @@ VERDICTS = frozenset({Decision.TOOK_EFFECT, Decision.HAD_NO_EFFECT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """`by` and `approved_by` are two different people. `request_id`, `reference` and `amount` (of another amount than
-    was asked for) belong to a verdict; `phone` or `login` is the destination as it was verified when it was proposed.
+    """`by` and `approved_by` are two different people; whoever rejects it may have proposed it. `request_id`, `reference`
+    and `amount` (of another amount than was asked for) belong to a verdict; `phone` or `login` is the destination as it
+    was verified when it was proposed.
     """
 
     id: UUID
@@ -83,6 +100,8 @@ class Proposal:
     login: DerivLogin | None = None
     approved_by: str = ""
     approved_at: datetime | None = None
+    rejected_by: str = ""
+    rejected_at: datetime | None = None
 
 
 class Proposals(Protocol):
@@ -93,5 +112,5 @@ class Proposals(Protocol):
     def get(self, id: UUID) -> Proposal:
         """Locked. Raises `ProposalNotFound`."""
 
-    def approve(self, proposal: Proposal) -> None:
-        """Stores `approved_by` and `approved_at`."""
+    def decide(self, proposal: Proposal) -> None:
+        """Stores who approved or rejected it, and when."""
