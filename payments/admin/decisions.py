@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -43,7 +44,7 @@ class ProposalForm(forms.Form):
     amount = forms.DecimalField(
         max_digits=14,
         decimal_places=2,
-        min_value=0,
+        min_value=Decimal("0.01"),
         required=False,
         help_text="took effect: what M-Pesa moved, if it was another amount than was asked for",
     )

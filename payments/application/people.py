@@ -293,7 +293,8 @@ class People:
 
     def _must_be_evidence(self, transaction: Transaction, request: ProviderRequest, proposal: Proposal) -> None:
         """What shows the effect looks like it, and shows nothing that is booked already."""
-        reference, amount = proposal.reference, proposal.amount or request.amount
+        reference = proposal.reference
+        amount = request.amount if proposal.amount is None else proposal.amount
         if not reference:
             raise EvidenceMissing("give the provider's own reference")
         if isinstance(request, DerivTransfer):
