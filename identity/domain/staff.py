@@ -18,6 +18,8 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     "payments.propose_transaction_decision": ("proposal", "Can propose what becomes of a Transaction before a person"),
     "payments.approve_transaction_decision": ("proposal", "Can approve or reject what is proposed about it"),
     "payments.resume_transaction": ("transaction", "Can send a Transaction that waits for a person back to its steps"),
+    "payments.hold_transaction": ("transaction", "Can hold a Transaction, and propose that it is released"),
+    "payments.release_transaction": ("transaction", "Can approve or reject that a held Transaction is released"),
     "payments.see_evidence": ("transaction", "Can see the evidence of a Transaction, masked"),
     "payments.reveal_evidence": ("transaction", "Can ask for evidence in clear, and approve what others ask for"),
     "wallet.propose_treasurymovement": (
@@ -72,12 +74,16 @@ GROUPS: Mapping[str, StaffGroup] = {
     "support": StaffGroup(
         frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
     ),
-    "compliance officer": StaffGroup(frozenset(_OFFICER)),
+    "compliance officer": StaffGroup(
+        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"payments.hold_transaction"})
+    ),
     "compliance manager": StaffGroup(
         frozenset(_OFFICER | _LEDGER | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation"}),
         frozenset(
             {
                 "payments.approve_transaction_decision",
+                "payments.hold_transaction",
+                "payments.release_transaction",
                 "payments.see_evidence",
                 "payments.reveal_evidence",
                 "shared_kernel.approve_anchor",

@@ -66,10 +66,10 @@ def test_the_auditor_sees_every_table_and_decides_nothing():
     ("group", "may"),
     [
         ("support", set()),
-        ("compliance officer", set()),
+        ("compliance officer", {"payments.hold_transaction"}),
         ("compliance manager", {
             "payments.approve_transaction_decision", "payments.see_evidence", "payments.reveal_evidence",
-            "shared_kernel.approve_anchor"}),
+            "payments.hold_transaction", "payments.release_transaction", "shared_kernel.approve_anchor"}),
         ("finance", {
             "payments.resolve_reconciliationbreak", "payments.approve_reconciliationbreak", "payments.see_evidence",
             "payments.propose_suspensesettlement", "payments.approve_suspensesettlement",

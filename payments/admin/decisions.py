@@ -17,6 +17,7 @@ from django.utils.safestring import SafeString
 from payments import models
 from payments.admin.filters import WaitsFilter
 from payments.admin.suspense import VerdictForm
+from payments.domain.transaction import FINAL
 from payments.facade import SAGAS, Case, Decision, Offer, Propose, TransactionStatus, TransactionType, people
 from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url, table
 from shared_kernel.api.context import identify
@@ -28,6 +29,7 @@ from shared_kernel.domain.requests import DerivTransfer, Leg, ProviderRequest
 
 PROPOSES, APPROVES = "payments.propose_transaction_decision", "payments.approve_transaction_decision"
 RESUMES = "payments.resume_transaction"
+HOLDS, RELEASES = "payments.hold_transaction", "payments.release_transaction"
 PAGE = "admin:payments_proposal"
 GONE = "this can't be decided any more: look at what stands now, and choose from it"
 
@@ -62,8 +64,8 @@ class ProposalForm(forms.Form):
             del self.fields["amount"]
 
 
-class ResumeForm(forms.Form):
-    """Its next step is asked for, and nothing else."""
+class ReasonForm(forms.Form):
+    """What one person may do alone: send it on, or hold it."""
 
     why = forms.CharField(max_length=255, help_text="for the audit log; no personal data")
 
@@ -110,6 +112,7 @@ class ProposalAdmin(ReadOnlyAdmin):
         return [
             path("case/<uuid:id>/", wrap(self.case_view), name="payments_proposal_case"),
             path("case/<uuid:id>/resume/", wrap(self.resume_view), name="payments_proposal_resume"),
+            path("case/<uuid:id>/hold/", wrap(self.hold_view), name="payments_proposal_hold"),
             path("<uuid:key>/decide/", wrap(self.decide_view), name="payments_proposal_decide"),
             *super().get_urls(),
         ]
@@ -124,13 +127,14 @@ class ProposalAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(row_url(models.Transaction, row.transaction_id))
 
     def case_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
-        """What stands before a person, with the forms of who may propose and who may send it on."""
-        self._must_have(request, PROPOSES, RESUMES)
+        """What stands before a person, with the forms of what whoever looks may do."""
+        self._must_have(request, PROPOSES, RESUMES, HOLDS)
         row, case = _case(id)
-        offers = {_key(offer): offer for offer in case.offers}
+        offers = _offered(request, case)
         form = ProposalForm(request.POST or None, offers=offers)
         if request.method == "POST":
-            self._must_have(request, PROPOSES)
+            if request.POST.get("decision") in {_key(offer) for offer in case.offers} - offers.keys():
+                raise PermissionDenied
             if form.is_valid():
                 given, offer = form.cleaned_data, offers[form.cleaned_data["decision"]]
 
@@ -147,29 +151,49 @@ class ProposalAdmin(ReadOnlyAdmin):
 
     def resume_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         """Back to where it came from: its own step sends nothing that it would not send by itself."""
-        self._must_have(request, RESUMES)
+
+        def resume(case: Case, who: str, why: str) -> None:
+            saga = SAGAS[case.transaction.type]
+            saga.resume(case.transaction.id, why=why)
+            saga.drive([id])
+
+        return self._alone(request, id, "resume", RESUMES, resume)
+
+    def hold_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        """Nothing leaves until two people release it."""
+
+        def hold(case: Case, who: str, why: str) -> None:
+            SAGAS[case.transaction.type].hold(case.transaction.id, owner=who, why=why)
+
+        return self._alone(request, id, "hold", HOLDS, hold)
+
+    def _alone(
+        self, request: HttpRequest, id: UUID, name: str, right: str, do: Callable[[Case, str, str], None]
+    ) -> HttpResponse:
+        """What one person does with a reason; `name` is its form on the page."""
+        self._must_have(request, right)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         row, case = _case(id)
-        form, saga = ResumeForm(request.POST), SAGAS[case.transaction.type]
+        form, to = ReasonForm(request.POST), row_url(models.Transaction, id)
         if form.is_valid():
 
             def act(who: str) -> str:
-                saga.resume(case.transaction.id, why=form.cleaned_data["why"])
-                saga.drive([id])
-                return row_url(models.Transaction, id)
+                do(case, who, form.cleaned_data["why"])
+                return to
 
-            if done := self._act(request, form, act, otherwise=row_url(models.Transaction, id)):
+            if done := self._act(request, form, act, otherwise=to):
                 return done
-        own = ProposalForm(offers={_key(offer): offer for offer in case.offers})
-        return self._show(request, row, case, "Decide about a Transaction", form=own, resume=form)
+        own = ProposalForm(offers=_offered(request, case))
+        return self._show(request, row, case, "Decide about a Transaction", form=own, **{name: form})
 
     def decide_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """The same for whoever approves or rejects what was proposed."""
-        self._must_have(request, APPROVES)
+        self._must_have(request, APPROVES, RELEASES)
         proposal = models.Proposal.objects.filter(pk=key).first()
         if proposal is None:
             raise Http404("no such proposal")
+        self._must_have(request, RELEASES if proposal.decision == Decision.RELEASE_HOLD else APPROVES)
         row, case = _case(proposal.transaction_id)
         form = VerdictForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
@@ -219,20 +243,22 @@ class ProposalAdmin(ReadOnlyAdmin):
             "version": case.transaction.version,
             "waiting": _waiting(row.pk),
             "stands": row.status == TransactionStatus.NEEDS_ATTENTION,
-            "offers": case.offers,
+            "offers": _offered(request, case),
             "may_propose": user.has_perm(PROPOSES),
             "may_resume": user.has_perm(RESUMES),
-            "resume": ResumeForm(),
+            "may_hold": user.has_perm(HOLDS) and case.transaction.hold is None,
+            "resume": ReasonForm(),
+            "hold": ReasonForm(),
         }
         context = {**self.admin_site.each_context(request), **shown, **more}
         return TemplateResponse(request, "payments/decide_transaction.html", context)
 
 
 def case_link(row: models.Transaction) -> SafeString:
-    """To the page on which it is decided about, while it stands before a person."""
-    if row.status != TransactionStatus.NEEDS_ATTENTION:
+    """To the page on which it is decided about, or held, until it has ended; to release it, whatever its status."""
+    if row.status in FINAL and not row.held_by:
         return SafeString("–")
-    return link(reverse(f"{PAGE}_case", args=[row.pk]), "decide, or send on")
+    return link(reverse(f"{PAGE}_case", args=[row.pk]), "decide, send on, hold")
 
 
 def _case(id: UUID) -> tuple[models.Transaction, Case]:
@@ -241,6 +267,13 @@ def _case(id: UUID) -> tuple[models.Transaction, Case]:
     if row is None:
         raise Http404("no such Transaction")
     return row, people.case(TransactionType(row.type), TransactionId(id))
+
+
+def _offered(request: HttpRequest, case: Case) -> dict[str, Offer]:
+    """What may be decided now and whoever looks may propose, by its key in the form."""
+    user: Any = request.user
+    rights = {offer: HOLDS if offer.decision is Decision.RELEASE_HOLD else PROPOSES for offer in case.offers}
+    return {_key(offer): offer for offer, right in rights.items() if user.has_perm(right)}
 
 
 def _key(offer: Offer) -> str:

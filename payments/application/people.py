@@ -119,11 +119,9 @@ class People:
     new_id: IdSource
 
     def case(self, type: TransactionType, id: TransactionId) -> Case:
-        """Without offers unless it stands before people. Raises `TransactionNotFound`."""
+        """Without offers unless it stands before people, or is held. Raises `TransactionNotFound`."""
         with self.unit_of_work():
             transaction, at = self._found(type, id), self.clock()
-            if transaction.status is not S.NEEDS_ATTENTION:
-                return Case(transaction=transaction, offers=())
             return Case(transaction=transaction, offers=tuple(self._offers(transaction, at=at)))
 
     def propose(self, command: Propose) -> UUID:
@@ -131,7 +129,7 @@ class People:
         if not command.why.strip():
             raise ReasonMissing("say why, for whoever approves it and for the audit")
         with self.unit_of_work():
-            transaction = self._before_a_person(command.type, command.transaction_id, command.seen)
+            transaction = self._before_people(command.type, command.transaction_id, command.decision, command.seen)
             at = self.clock()
             proposal = Proposal(
                 id=self.new_id(),
@@ -157,14 +155,14 @@ class People:
 
         Raises `ProposalNotFound`, `SamePerson`, `AlreadyApproved`, `AlreadyRejected`, `ChangedMeanwhile`,
         `NotBeforeAPerson`, `VerdictNotNeeded`, `VerdictTooEarly`, `EvidenceMissing`, `EvidenceUnreadable`,
-        `EvidenceTaken`, `DestinationNotVerified`, `OtherWayOpen`; `StepsFailed` if what is due then failed: it is
+        `EvidenceTaken`, `DestinationNotVerified`, `OtherWayOpen`, `NotHeld`; `StepsFailed` if what is due then failed: it is
         approved all the same.
         """
         with self.unit_of_work():
             proposal, at = self._open(id), self.clock()
             if not by or by == proposal.by:
                 raise SamePerson("somebody else has to approve what you propose")
-            transaction = self._before_a_person(proposal.type, proposal.transaction_id, seen)
+            transaction = self._before_people(proposal.type, proposal.transaction_id, proposal.decision, seen)
             self._carry_out(transaction, proposal, at=at)
             self.proposals.decide(replace(proposal, approved_by=by[:64], approved_at=at))
             self._tell("transaction.decision_approved", proposal, by, at)
@@ -198,9 +196,9 @@ class People:
             raise TransactionNotFound(f"no such {type}")
         return found[0]
 
-    def _before_a_person(self, type: TransactionType, id: TransactionId, seen: int | None) -> Any:
+    def _before_people(self, type: TransactionType, id: TransactionId, decision: Decision, seen: int | None) -> Any:
         found = self._found(type, id)
-        if found.status is not S.NEEDS_ATTENTION:
+        if found.status is not S.NEEDS_ATTENTION and decision is not Decision.RELEASE_HOLD:
             raise NotBeforeAPerson(f"{id} is {found.status}: it goes on by itself")
         if seen not in {None, found.version}:
             raise ChangedMeanwhile(f"{id} has changed since you were shown it: look at it again, then decide")
@@ -219,7 +217,8 @@ class People:
     def _offers(self, transaction: Deposit | Withdrawal, *, at: datetime) -> Iterator[Offer]:
         """Each decision that `propose` would take; of "took effect" the reference is still to be given."""
         attempts = (*transaction.payments, *transaction.transfers)
-        subjects = {decision: attempts if decision in VERDICTS else (None,) for decision in Decision}
+        possible = Decision if transaction.status is S.NEEDS_ATTENTION else (Decision.RELEASE_HOLD,)
+        subjects = {decision: attempts if decision in VERDICTS else (None,) for decision in possible}
         for decision, request in [(d, request) for d, several in subjects.items() for request in several]:
             asked = Proposal(
                 id=transaction.id, transaction_id=transaction.id, type=transaction.type, decision=decision, by="",
@@ -249,6 +248,8 @@ class People:
                 self._refund_by_b2c(trial, proposal, at=at)
             case Decision.OTHER_PHONE | Decision.OTHER_LOGIN:
                 self._redirect(trial, proposal, at=at)
+            case Decision.RELEASE_HOLD:
+                trial.release_hold(why=proposal.why, at=at)
             case _:
                 assert_never(proposal.decision)
 
@@ -269,6 +270,8 @@ class People:
                 if moved and isinstance(transaction, Deposit):  # it is paid out of the other agent's float now
                     self.sagas[proposal.type].reservations.release([transaction.id], at=at)
                     transaction.reserve_again = True
+            case Decision.RELEASE_HOLD:
+                transaction.release_hold(why=proposal.why, at=at)
             case _:
                 assert_never(proposal.decision)
 

@@ -50,7 +50,7 @@ class ChangedMeanwhile(Conflict):
 
 
 class NotBeforeAPerson(Conflict):
-    """People decide only about a Transaction in NEEDS_ATTENTION: others go on by themselves."""
+    """People decide only about a Transaction in NEEDS_ATTENTION, and about a hold: others go on by themselves."""
 
 
 class VerdictNotNeeded(Conflict):
@@ -74,6 +74,7 @@ class Decision(StrEnum):
     REFUND_BY_B2C = "refund_by_b2c"  # a deposit whose reversal is dead
     OTHER_PHONE = "other_phone"  # the customer's verified phone of today
     OTHER_LOGIN = "other_login"  # the customer's bound Deriv login of today
+    RELEASE_HOLD = "release_hold"  # whatever its status: what was due while it was held is due again
 
 
 VERDICTS = frozenset({Decision.TOOK_EFFECT, Decision.HAD_NO_EFFECT})

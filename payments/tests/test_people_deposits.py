@@ -77,7 +77,13 @@ def test_a_prompt_that_m_pesa_can_not_tell_about_is_judged(deposits: Bench, effe
     deposits.sweep(deposit, until=LONG)
     [prompt] = deposits.now(deposit).payments
 
-    decide(deposits, deposit, D.TOOK_EFFECT if effect else D.HAD_NO_EFFECT, prompt, reference="UKM0000009" if effect else "")
+    decide(
+        deposits,
+        deposit,
+        D.TOOK_EFFECT if effect else D.HAD_NO_EFFECT,
+        prompt,
+        reference="UKM0000009" if effect else "",
+    )
     deposits.sweep(deposit, until=LONG)
 
     assert deposits.mpesa.busy_phones([deposit.phone]) == set()
