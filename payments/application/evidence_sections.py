@@ -379,8 +379,8 @@ def _told_by_providers(made: Mapping[str, list[Row]]) -> Iterator[Row]:
 
 def _told_by_people(made: Mapping[str, list[Row]]) -> Iterator[Row]:
     for row in made["decisions"]:
-        yield _line(row["at"], "decisions", f"{row['decision']} proposed: {row['why']}", f"staff:{row['by']}")
-        yield _line(row["approved_at"], "decisions", f"{row['decision']} approved", f"staff:{row['approved_by']}")
+        yield _line(row["at"], "decisions", f"{row['decision']} proposed: {row['why']}", row["by"])
+        yield _line(row["approved_at"], "decisions", f"{row['decision']} approved", row["approved_by"])
     elsewhere = {STEP, HELD, RELEASED, "transaction.decision_proposed", "transaction.decision_approved"}
     for row in made["holds"]:
         yield _line(row["at"], "holds", f"{row['action'].rpartition('.')[2]}: {row['why']}", row["actor"])

@@ -155,8 +155,8 @@ class People:
 
         Raises `ProposalNotFound`, `SamePerson`, `AlreadyApproved`, `AlreadyRejected`, `ChangedMeanwhile`,
         `NotBeforeAPerson`, `VerdictNotNeeded`, `VerdictTooEarly`, `EvidenceMissing`, `EvidenceUnreadable`,
-        `EvidenceTaken`, `DestinationNotVerified`, `OtherWayOpen`, `NotHeld`; `StepsFailed` if what is due then failed: it is
-        approved all the same.
+        `EvidenceTaken`, `DestinationNotVerified`, `OtherWayOpen`, `NotHeld`; `StepsFailed` if what is due then failed:
+        it is approved all the same.
         """
         with self.unit_of_work():
             proposal, at = self._open(id), self.clock()

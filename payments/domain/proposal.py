@@ -82,9 +82,9 @@ VERDICTS = frozenset({Decision.TOOK_EFFECT, Decision.HAD_NO_EFFECT})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """`by` and `approved_by` are two different people; whoever rejects it may have proposed it. `request_id`, `reference`
-    and `amount` (of another amount than was asked for) belong to a verdict; `phone` or `login` is the destination as it
-    was verified when it was proposed.
+    """`by` and `approved_by` are two different people; whoever rejects it may have proposed it. `request_id`,
+    `reference` and `amount` (of another amount than was asked for) belong to a verdict; `phone` or `login` is the
+    destination as it was verified when it was proposed.
     """
 
     id: UUID

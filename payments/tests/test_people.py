@@ -22,7 +22,7 @@ from payments.domain.proposal import (
     VerdictNotNeeded,
     VerdictTooEarly,
 )
-from payments.domain.transaction import OtherWayOpen, TransactionStatus as S
+from payments.domain.transaction import NotHeld, OtherWayOpen, TransactionStatus as S
 from payments.tests.deciding import a_customer, decide, people
 from payments.tests.withdrawals import LONG, books_agree, debited, in_transit, payout_of
 from shared_kernel.domain.errors import DomainError
@@ -158,8 +158,15 @@ def test_what_is_offered_is_what_a_proposal_of_it_would_be_taken_for(bench: With
     decide(bench, withdrawal, D.HAD_NO_EFFECT, payout)
     assert offered() == {(D.TOOK_EFFECT, payout.id), (D.GIVE_BACK, None), (D.OTHER_PHONE, None)}
     assert bench.world.transactions[withdrawal.id].version == before + 1  # looking changes nothing
+    bench.saga.hold(withdrawal.id, owner="mary", why="law")
+    assert (D.RELEASE_HOLD, None) in offered()
+    shown = who.case(withdrawal.type, withdrawal.id).transaction
+    assert (shown.phone, shown.hold is None, shown.status) == (withdrawal.phone, False, S.NEEDS_ATTENTION)  # as it is
+    decide(bench, withdrawal, D.RELEASE_HOLD)
     bench.resume(withdrawal)
     assert offered() == set()
+    with pytest.raises(NotHeld):
+        decide(bench, withdrawal, D.RELEASE_HOLD)
 
 
 def test_a_movement_that_is_booked_proves_nothing_else(bench: WithdrawalBench) -> None:
