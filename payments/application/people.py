@@ -30,6 +30,7 @@ from payments.domain.proposal import (
     EvidenceTaken,
     EvidenceUnreadable,
     NotBeforeAPerson,
+    Offer,
     Proposal,
     Proposals,
     ReasonMissing,
@@ -47,11 +48,10 @@ from payments.domain.transaction import (
 )
 from payments.domain.withdrawal import Withdrawal
 from shared_kernel.domain.errors import DomainError
-from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
+from shared_kernel.domain.identifiers import RequestId, TransactionId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
 from shared_kernel.domain.requests import (
-    DerivLogin,
     DerivTransfer,
     Leg,
     MpesaClaim,
@@ -86,15 +86,6 @@ class Propose:
     reference: str = field(default="", repr=False)
     amount: Money | None = None
     seen: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A decision that may be proposed now: of which attempt, or to which destination."""
-
-    decision: Decision
-    request: ProviderRequest | None = None
-    to: Phone | DerivLogin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +154,7 @@ class People:
             if not by or by == proposal.by:
                 raise SamePerson("somebody else has to approve what you propose")
             transaction = self._before_people(proposal.type, proposal.transaction_id, proposal.decision, seen)
+            self._must_stand(transaction, proposal)
             self._carry_out(transaction, proposal, at=at)
             self.proposals.decide(replace(proposal, approved_by=by[:64], approved_at=at))
             self._tell("transaction.decision_approved", proposal, by, at)
@@ -198,11 +190,24 @@ class People:
 
     def _before_people(self, type: TransactionType, id: TransactionId, decision: Decision, seen: int | None) -> Any:
         found = self._found(type, id)
-        if found.status is not S.NEEDS_ATTENTION and decision is not Decision.RELEASE_HOLD:
+        if decision is Decision.RELEASE_HOLD:  # whatever goes on beside it
+            return found
+        if found.status is not S.NEEDS_ATTENTION:
             raise NotBeforeAPerson(f"{id} is {found.status}: it goes on by itself")
         if seen not in {None, found.version}:
             raise ChangedMeanwhile(f"{id} has changed since you were shown it: look at it again, then decide")
         return found
+
+    def _must_stand(self, transaction: Deposit | Withdrawal, proposal: Proposal) -> None:
+        """What it was proposed about has not changed since. Raises `ChangedMeanwhile`."""
+        changed = [transaction.updated_at]
+        if proposal.decision is Decision.RELEASE_HOLD:
+            changed = [transaction.hold.since] if transaction.hold else []
+        elif proposal.decision in VERDICTS:  # of its own attempt, whatever became of others
+            judged = [r for r in (*transaction.payments, *transaction.transfers) if r.id == proposal.request_id]
+            changed = [at for request in judged for at in (request.asked_at, request.outcome_at) if at]
+        if any(at > proposal.at for at in changed):
+            raise ChangedMeanwhile("it has changed since this was proposed: reject this, and propose it anew")
 
     def _tell(self, action: str, proposal: Proposal, who: str, at: datetime) -> None:
         details = {"proposal": str(proposal.id), "decision": str(proposal.decision), "by": who}

@@ -10,7 +10,7 @@ from payments.domain.transaction import TransactionType
 from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, Unprocessable
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.requests import DerivLogin
+from shared_kernel.domain.requests import DerivLogin, ProviderRequest
 
 
 class ProposalNotFound(NotFound):
@@ -46,7 +46,7 @@ class EvidenceTaken(Conflict):
 
 
 class ChangedMeanwhile(Conflict):
-    """The Transaction is not any more what whoever decides was shown."""
+    """What it is about is not any more as whoever decides, or proposed it, was shown."""
 
 
 class NotBeforeAPerson(Conflict):
@@ -78,6 +78,15 @@ class Decision(StrEnum):
 
 
 VERDICTS = frozenset({Decision.TOOK_EFFECT, Decision.HAD_NO_EFFECT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A decision that may be proposed now: of which attempt, or to which destination."""
+
+    decision: Decision
+    request: ProviderRequest | None = None
+    to: Phone | DerivLogin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

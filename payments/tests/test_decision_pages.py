@@ -1,134 +1,39 @@
 """The pages on which two people decide about a Transaction that stands before them, from proposal to effect."""
 
 from datetime import timedelta
-from html import unescape
-from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
-from django.db import IntegrityError
-from django.test import Client
 from django.urls import reverse
 
 from identity.tests.factories import a_customer
-from mpesa_integration.facade import mpesa
 from payments import models
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import SAGAS, withdrawals
-from payments.tests.factories import SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal
-from payments.tests.withdrawing import a_payout_float
+from payments.tests.decision_pages import (
+    ACCOUNT,
+    LIST,
+    OTHER,
+    PHONE,
+    a_withdrawal_that_waits,
+    an_unknown_payout,
+    attempt,
+    attempts_of,
+    case_of,
+    decide_page,
+    decided,
+    held,
+    member,
+    post,
+    propose,
+    row_of,
+    shown_to_people,
+    text_of,
+)
+from payments.tests.factories import SHORTCODE, a_stored_deposit, a_stored_withdrawal
 from shared_kernel.domain.requests import Leg, RequestStatus
-from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
+from shared_kernel.infrastructure.persistence import now
 from shared_kernel.models import AuditLog
-from wallet.facade import ledger, trial_balance
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-User = get_user_model()
-OTHER, PHONE, ACCOUNT = "254700000001", "254712345678", "CR100001"
-LIST = reverse("admin:payments_transaction_changelist")
-
-
-@pytest.fixture(autouse=True)
-def _floats(mpesa_simulator, settings):
-    settings.DERIV_AGENTS = []
-    a_float()
-    a_payout_float()
-
-
-class Staff(Client):
-    """A browser, and as whom audit rows know who sits before it."""
-
-    who = ""
-
-
-def member(group, number=0, **over):
-    name = f"{group.replace(' ', '')}{number}"
-    user = User.objects.create_staff(name, f"{name}@example.org", "a long enough password", group)
-    User.objects.filter(pk=user.pk).update(**over)
-    client = Staff(headers={"Host": "localhost"})
-    client.force_login(User.objects.get(pk=user.pk))
-    client.who = f"staff:{user.pk}"
-    return client
-
-
-def shown_to_people(transaction, reason="payment_unknown", **over):
-    """It stands before a person; `over` are attributes to change before."""
-    saga: Any = SAGAS[transaction.type]
-    with unit_of_work():
-        [read] = saga.whole([transaction.id])
-        for name, value in over.items():
-            setattr(read, name, value)
-        read.need_attention(reason, at=now())
-        saga.save([read], ())
-    return transaction
-
-
-def attempt(transaction, leg, status=RequestStatus.UNKNOWN, *, age=timedelta(days=1), amount=None, **over):
-    """One at M-Pesa that was sent and ended like that."""
-    asked = amount or (transaction.payout if leg is Leg.B2C_PAYOUT else transaction.amount)
-    made = mpesa.new_request(transaction.id, leg, 1, transaction.phone, asked, at=now() - age)
-    with unit_of_work():
-        mpesa.record([made])
-        made.status = status
-        for name, value in over.items():
-            setattr(made, name, value)
-        mpesa.save([made])
-    return made
-
-
-def an_unknown_payout(**given):
-    withdrawal = a_stored_withdrawal(S.MPESA_DISBURSING, **given)
-    payout = attempt(withdrawal, Leg.B2C_PAYOUT)
-    return shown_to_people(withdrawal), payout
-
-
-def a_withdrawal_that_waits(**given):
-    return shown_to_people(a_stored_withdrawal(S.RATE_LOCKED, **given), "payout_refused:2028")
-
-
-def case_of(transaction):
-    return reverse("admin:payments_proposal_case", args=[transaction.id])
-
-
-def decide_page(id):
-    return reverse("admin:payments_proposal_decide", args=[id])
-
-
-def row_of(transaction):
-    return models.Transaction.objects.get(pk=transaction.id)
-
-
-def text_of(answer):
-    return unescape(answer.content.decode())
-
-
-def post(client, url, *, seen=None, **given):
-    """As a browser does it: the page first, for the version that it shows."""
-    page = client.get(url)
-    version = page.context["version"] if page.context and seen is None else seen
-    return client.post(url, {"seen": version, **given})
-
-
-def propose(client, transaction, decision, **given):
-    return post(client, case_of(transaction), decision=str(decision), **{"why": "seen in the portal", **given})
-
-
-def decided(one, other, transaction, decision, **given):
-    """Proposed by one and approved by the other."""
-    done = propose(one, transaction, decision, **given)
-    assert done.status_code == 302, text_of(done)
-    proposal = models.Proposal.objects.order_by("-id").first()
-    approved = post(other, decide_page(proposal.id), decision="approve")
-    assert approved.status_code == 302, text_of(approved)
-    proposal.refresh_from_db()
-    assert (proposal.by, proposal.approved_by) == (one.who, other.who)
-    return proposal
-
-
-def held(kind, currency="KES"):
-    rows = [row for row in trial_balance() if (row.kind, row.currency) == (kind, currency)]
-    return sum(row.debit - row.credit for row in rows)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("floats")]
 
 
 # --- each decision, from the page to the effect -----------------------------------------------------------------------
@@ -174,12 +79,6 @@ def test_a_payout_that_had_no_effect_is_paid_once_more_after_it_is_sent_on():
     assert sent.status_code == 302
     assert row_of(withdrawal).status in {S.MPESA_DISBURSING, S.COMPLETED}
     assert len(attempts_of(withdrawal)) == 2
-
-
-def attempts_of(transaction):
-    with unit_of_work():
-        [read] = SAGAS[transaction.type].whole([transaction.id])
-    return [(str(r.leg), str(r.status)) for r in read.payments if r.leg is not Leg.STATUS_QUERY]
 
 
 def test_a_withdrawal_is_given_back():
@@ -290,164 +189,6 @@ def test_what_waits_for_a_second_person_is_listed():
     assert decide_page(first.id) in text_of(finance.get(reverse("admin:payments_proposal_change", args=[first.id])))
     history = finance.get(reverse("admin:payments_proposal_history", args=[first.id]))
     assert str(first.transaction_id) in history["Location"]
-
-
-# --- who may, and what is refused -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("group", ["support", "auditor"])
-def test_who_has_no_right_sees_no_page_and_does_nothing(group):
-    withdrawal = a_withdrawal_that_waits()
-    propose(member("ops"), withdrawal, "give_back")
-    id, reader = models.Proposal.objects.get().id, member(group)
-
-    for url in (case_of(withdrawal), decide_page(id)):
-        assert reader.get(url).status_code == 403
-        assert reader.post(url, {"decision": "give_back", "why": "so", "seen": "1"}).status_code == 403
-    for alone in ("resume", "hold"):
-        url = reverse(f"admin:payments_proposal_{alone}", args=[withdrawal.id])
-        assert reader.post(url, {"why": "so"}).status_code == 403
-    assert Client(headers={"Host": "localhost"}).get(case_of(withdrawal)).status_code == 302
-    assert models.Proposal.objects.count() == 1
-    assert row_of(withdrawal).status == S.NEEDS_ATTENTION
-
-
-def test_ops_propose_and_do_not_approve_and_the_compliance_manager_the_other_way_round():
-    withdrawal = a_withdrawal_that_waits()
-    ops, manager = member("ops"), member("compliance manager")
-
-    propose(ops, withdrawal, "give_back")
-    id = models.Proposal.objects.get().id
-
-    assert ops.get(decide_page(id)).status_code == 403
-    assert ops.post(decide_page(id), {"decision": "approve"}).status_code == 403
-    assert 'value="give_back"' not in text_of(manager.get(case_of(withdrawal)))
-    assert propose(manager, withdrawal, "give_back").status_code == 403
-    assert manager.get(decide_page(id)).status_code == 200
-    assert models.Proposal.objects.count() == 1
-
-
-@pytest.mark.parametrize("superuser", [False, True])
-def test_nobody_approves_what_they_proposed(superuser):
-    withdrawal = a_withdrawal_that_waits()
-    finance = member("finance", is_superuser=superuser)
-    propose(finance, withdrawal, "give_back")
-
-    refused = post(finance, decide_page(models.Proposal.objects.get().id), decision="approve")
-
-    assert "somebody else has to approve" in text_of(refused)
-    assert row_of(withdrawal).status == S.NEEDS_ATTENTION
-    assert models.Proposal.objects.get().approved_by == ""
-
-
-def test_a_proposal_is_turned_down_with_a_reason_or_taken_back_and_decided_once():
-    withdrawal = a_withdrawal_that_waits()
-    finance, other = member("finance"), member("finance", 2)
-    propose(finance, withdrawal, "give_back")
-    page = decide_page(models.Proposal.objects.get().id)
-
-    assert "say who you are and why" in text_of(post(other, page, decision="reject", why="  "))
-    assert post(finance, page, decision="reject", why="a mistake of mine").status_code == 302
-    assert "turned it down before" in text_of(post(other, page, decision="approve"))
-
-    row = models.Proposal.objects.get()
-    assert (row.approved_by, row.rejected_by) == ("", finance.who)
-    [told] = AuditLog.objects.filter(action="transaction.decision_rejected")
-    assert (told.target_id, told.actor, told.why) == (str(withdrawal.id), finance.who, "a mistake of mine")
-    assert row_of(withdrawal).status == S.NEEDS_ATTENTION
-    with pytest.raises(IntegrityError):
-        models.Proposal.objects.filter(pk=row.pk).update(approved_by="staff:x")
-
-
-def test_a_transaction_that_changed_after_the_page_was_shown_is_not_decided_about():
-    withdrawal = a_withdrawal_that_waits()
-    ops, finance = member("ops"), member("finance")
-    seen = ops.get(case_of(withdrawal)).context["version"]
-    shown_to_people(withdrawal, "something_new")
-
-    refused = propose(ops, withdrawal, "give_back", seen=seen)
-    assert "has changed since you were shown it" in text_of(refused)
-    assert f'name="seen" value="{row_of(withdrawal).version}"' in text_of(refused)
-    assert propose(ops, withdrawal, "give_back").status_code == 302
-    page = decide_page(models.Proposal.objects.get().id)
-    seen = finance.get(page).context["version"]
-    shown_to_people(withdrawal, "something_newer")
-    assert "has changed since you were shown it" in text_of(post(finance, page, seen=seen, decision="approve"))
-    assert row_of(withdrawal).status == S.NEEDS_ATTENTION
-
-
-def test_a_transaction_that_went_on_before_the_approval_is_refused_with_its_status():
-    withdrawal = a_withdrawal_that_waits()
-    ops, finance = member("ops"), member("finance")
-    propose(ops, withdrawal, "give_back")
-    with unit_of_work():
-        [read] = withdrawals.whole([withdrawal.id])
-        read.resume(why="found", at=now())
-        withdrawals.save([read], ())
-
-    refused = post(finance, decide_page(models.Proposal.objects.get().id), decision="approve")
-
-    assert "is RATE_LOCKED: it goes on by itself" in text_of(refused)
-    assert models.Proposal.objects.get().approved_by == ""
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({}, "give the provider's own reference"),
-        ({"reference": "254712345678"}, "ten capital letters and digits"),
-        ({"reference": "ukb0000009"}, "ten capital letters and digits"),
-        ({"reference": "UKB0000009", "amount": "0"}, "greater than or equal to 0.01"),
-        ({"reference": "UKB0000009", "amount": "-5"}, "greater than or equal to 0.01"),
-        ({"reference": "UKB0000009", "amount": "1.005"}, "2 decimal places"),
-        ({"reference": "UKB0000009", "amount": "NaN"}, "Enter a number"),
-        ({"reference": "UKB0000009", "why": "x" * 300}, "at most 255"),
-        ({"reference": "UKB0000009", "why": " "}, "This field is required"),
-        ({"reference": "X" * 99}, "at most 32"),
-        ({"reference": "UKB\0"}, "Null characters"),
-        ({"reference": "UKB0000009", "seen": "x"}, "has changed since"),
-        ({"reference": "UKB0000009", "seen": "9" * 40}, "has changed since"),
-        ({"reference": "UKB0000009", "decision": "blow_up"}, "can't be decided any more"),
-    ],
-)
-def test_odd_input_is_told_and_changes_nothing(given, told):
-    withdrawal, payout = an_unknown_payout()
-
-    answer = propose(member("ops"), withdrawal, **{"decision": f"took_effect:{payout.id}", **given})
-
-    assert answer.status_code == 200
-    assert told in text_of(answer)
-    assert not models.Proposal.objects.exists()
-
-
-def test_pages_of_what_is_not_there_are_not_found():
-    ops, finance, nobody = member("ops"), member("finance"), new_id()
-    resume = reverse("admin:payments_proposal_resume", args=[nobody])
-
-    assert ops.get(reverse("admin:payments_proposal_case", args=[nobody])).status_code == 404
-    assert ops.post(resume, {"why": "so"}).status_code == 404
-    assert ops.get(resume).status_code == 405
-    assert finance.get(decide_page(nobody)).status_code == 404
-    assert finance.get(reverse("admin:payments_proposal_history", args=["nonsense"])).status_code == 404
-
-
-def test_a_receipt_of_another_attempt_and_a_movement_that_is_booked_show_nothing():
-    withdrawal, payout = an_unknown_payout()
-    attempt(a_stored_withdrawal(S.MPESA_DISBURSING), Leg.B2C_PAYOUT, RequestStatus.DONE, receipt="UKB0000007")
-    ops, finance = member("ops"), member("finance")
-    shortcode = payout.shortcode
-    with unit_of_work():
-        ledger.post_suspense_out(
-            "mpesa_utility", shortcode, withdrawal.payout, provider_key=f"mpesa:{shortcode}:UKB0000008", at=now()
-        )
-    booked = propose(ops, withdrawal, f"took_effect:{payout.id}", reference="UKB0000008")
-    assert "is in the ledger already" in text_of(booked)
-
-    propose(ops, withdrawal, f"took_effect:{payout.id}", reference="UKB0000007")
-    refused = post(finance, decide_page(models.Proposal.objects.get().id), decision="approve")
-
-    assert "another attempt has this receipt" in text_of(refused)
-    assert row_of(withdrawal).status == S.NEEDS_ATTENTION
 
 
 # --- sending on -------------------------------------------------------------------------------------------------------

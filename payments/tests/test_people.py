@@ -144,6 +144,27 @@ def test_a_proposal_that_was_turned_down_is_never_carried_out(bench: WithdrawalB
         who.reject(other, by="john", why="too late")
 
 
+def test_what_was_proposed_about_another_state_is_not_approved(bench: WithdrawalBench) -> None:
+    withdrawal, who = unknown_payout(bench), people(bench)
+    given = {"transaction_id": withdrawal.id, "type": withdrawal.type, "by": "mary", "why": "seen"}
+    payout = payout_of(bench, withdrawal)
+    verdict = who.propose(Propose(decision=D.HAD_NO_EFFECT, request_id=payout.id, **given))
+    bench.world.tick(seconds=1)
+    decide(bench, withdrawal, D.HAD_NO_EFFECT, payout)
+    back = who.propose(Propose(decision=D.GIVE_BACK, **given))
+    bench.saga.hold(withdrawal.id, owner="mary", why="law")
+    release = who.propose(Propose(decision=D.RELEASE_HOLD, **given))
+    bench.world.tick(seconds=1)
+    bench.saga.release(withdrawal.id, why="a mistake")
+    bench.saga.hold(withdrawal.id, owner="mary", why="another law")
+
+    for stale in (verdict, back, release):
+        with pytest.raises(ChangedMeanwhile):
+            who.approve(stale, by="john")
+    assert bench.now(withdrawal).status is S.NEEDS_ATTENTION
+    assert bench.now(withdrawal).hold is not None
+
+
 def test_what_is_offered_is_what_a_proposal_of_it_would_be_taken_for(bench: WithdrawalBench) -> None:
     withdrawal, who = unknown_payout(bench), people(bench)
     bench.users.customers[CUSTOMER] = a_customer(phone=OTHER)
