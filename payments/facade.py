@@ -18,7 +18,7 @@ from payments.application.breaks import Breaks
 from payments.application.deposit import CreateDeposit, DepositSaga
 from payments.application.evidence import Evidence
 from payments.application.inquiry import Inquiry
-from payments.application.people import People, Propose
+from payments.application.people import Case, People, Propose
 from payments.application.quotes import CreateQuote, Quotes
 from payments.application.reconciliation import Reconciliation
 from payments.application.recovery import ExplainedOrphans, Recovery
@@ -29,7 +29,7 @@ from payments.application.withdrawal import CreateWithdrawal, RequestCode, Withd
 from payments.domain.eligibility import OwnVerifiedPhone
 from payments.domain.limits import Limits
 from payments.domain.orphan import Provider
-from payments.domain.proposal import Decision
+from payments.domain.proposal import Decision, Offer
 from payments.domain.reconciliation import (
     BANDS,
     BreakKind,
@@ -244,10 +244,12 @@ __all__ = [
     "SAGAS",
     "BreakKind",
     "BreakStatus",
+    "Case",
     "CreateDeposit",
     "CreateQuote",
     "CreateWithdrawal",
     "Decision",
+    "Offer",
     "Propose",
     "Provider",
     "Report",

@@ -223,7 +223,7 @@ class OrphanMovement(models.Model):
 
 
 class Proposal(models.Model):
-    """A decision that one person proposed about a Transaction and another one approved, or hasn't yet."""
+    """A decision about a Transaction that one person proposed, and another one approved or somebody turned down."""
 
     id = UuidField(primary_key=True)
     transaction_id = UuidField()
@@ -242,14 +242,22 @@ class Proposal(models.Model):
     deriv_currency = models.CharField(max_length=3, blank=True, default="")
     approved_by = models.CharField(max_length=64, blank=True, default="")
     approved_at = models.DateTimeField(null=True)
+    rejected_by = models.CharField(max_length=64, blank=True, default="")
+    rejected_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "proposals"
         constraints = [
             models.CheckConstraint(condition=~models.Q(approved_by=models.F("by")), name="proposals_four_eyes"),
             models.CheckConstraint(condition=~models.Q(by="") & ~models.Q(why=""), name="proposals_say_who_and_why"),
+            models.CheckConstraint(
+                condition=models.Q(approved_by="") | models.Q(rejected_by=""), name="proposals_decided_once"
+            ),
         ]
-        indexes = [models.Index(fields=["transaction_id", "at"], name="proposals_of")]
+        indexes = [
+            models.Index(fields=["transaction_id", "at"], name="proposals_of"),
+            models.Index(fields=["approved_at", "rejected_at", "at"], name="proposals_open"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.decision} {self.transaction_id}"

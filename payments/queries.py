@@ -43,6 +43,12 @@ def open_by_status() -> dict[str, int]:
     return dict.fromkeys(OPEN, 0) | dict(counted.values_list("status", "number"))
 
 
+def attention_reasons(most: int = 50) -> list[tuple[str, int]]:
+    """Why Transactions stand before a person, and how many for each reason; the commonest first, an index range."""
+    waiting = models.Transaction.objects.filter(status="NEEDS_ATTENTION").values_list("failure_code")
+    return list(waiting.annotate(number=Count("pk")).order_by("-number", "failure_code")[:most])
+
+
 def transactions_of(
     user_id: UUID,
     *,

@@ -178,7 +178,7 @@ class InMemoryProposals:
             raise ProposalNotFound(f"no proposal {id}")
         return self.world.proposals[id]
 
-    def approve(self, proposal: Proposal) -> None:
+    def decide(self, proposal: Proposal) -> None:
         assert self.world.open
         self.world.proposals[proposal.id] = proposal
 

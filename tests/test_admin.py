@@ -102,6 +102,10 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         "payments.Reveal", id=new_id(), by="staff:1", why="court order", at=NOW, expires_at=NOW,
         transaction_id=payment.id,
     )  # fmt: skip
+    row(
+        "payments.Proposal", id=new_id(), transaction_id=payment.id, type="deposit", decision="other_phone",
+        by="staff:1", why="asked", at=NOW, phone=phone, deriv_account=account, reference=SECRET,
+    )  # fmt: skip
     row("payments.FloatAccount", account=f"deriv:CR{number}")
     row(
         "payments.FloatReservation", transaction_id=payment.id, account=f"deriv:CR{number}", amount=1000, created_at=NOW

@@ -15,6 +15,11 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     "payments.approve_reconciliationbreak": ("reconciliationbreak", "Can approve or reject what is proposed"),
     "payments.propose_suspensesettlement": ("suspensesettlement", "Can propose what becomes of money in suspense"),
     "payments.approve_suspensesettlement": ("suspensesettlement", "Can approve or reject what is proposed about it"),
+    "payments.propose_transaction_decision": ("proposal", "Can propose what becomes of a Transaction before a person"),
+    "payments.approve_transaction_decision": ("proposal", "Can approve or reject what is proposed about it"),
+    "payments.resume_transaction": ("transaction", "Can send a Transaction that waits for a person back to its steps"),
+    "payments.hold_transaction": ("transaction", "Can hold a Transaction, and propose that it is released"),
+    "payments.release_transaction": ("transaction", "Can approve or reject that a held Transaction is released"),
     "payments.see_evidence": ("transaction", "Can see the evidence of a Transaction, masked"),
     "payments.reveal_evidence": ("transaction", "Can ask for evidence in clear, and approve what others ask for"),
     "wallet.propose_treasurymovement": (
@@ -69,16 +74,27 @@ GROUPS: Mapping[str, StaffGroup] = {
     "support": StaffGroup(
         frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
     ),
-    "compliance officer": StaffGroup(frozenset(_OFFICER)),
+    "compliance officer": StaffGroup(
+        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"payments.hold_transaction"})
+    ),
     "compliance manager": StaffGroup(
-        frozenset(_OFFICER | _LEDGER | {"payments.reveal", "shared_kernel.anchorcontinuation"}),
-        frozenset({"payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
+        frozenset(_OFFICER | _LEDGER | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation"}),
+        frozenset(
+            {
+                "payments.approve_transaction_decision",
+                "payments.hold_transaction",
+                "payments.release_transaction",
+                "payments.see_evidence",
+                "payments.reveal_evidence",
+                "shared_kernel.approve_anchor",
+            }
+        ),
     ),
     "finance": StaffGroup(
         frozenset(
             _PROVIDERS | _LEDGER | _FLOATS | _RECONCILIATION | _AUDIT
             | {"payments.transaction", "payments.quote", "payments.exchangerate", "payments.limitrule"}
-            | {"wallet.treasurymovement"}
+            | {"payments.proposal", "wallet.treasurymovement"}
         ),
         frozenset(
             {
@@ -86,6 +102,9 @@ GROUPS: Mapping[str, StaffGroup] = {
                 "payments.approve_reconciliationbreak",
                 "payments.propose_suspensesettlement",
                 "payments.approve_suspensesettlement",
+                "payments.propose_transaction_decision",
+                "payments.approve_transaction_decision",
+                "payments.resume_transaction",
                 "payments.see_evidence",
                 "wallet.propose_treasurymovement",
                 "wallet.approve_treasurymovement",
@@ -96,10 +115,16 @@ GROUPS: Mapping[str, StaffGroup] = {
     "ops": StaffGroup(
         frozenset(
             _PROVIDERS | _FLOATS | _RECONCILIATION | _AUDIT
-            | {"payments.transaction", "payments.quote", "mpesa_integration.mpesainitiator"}
+            | {"payments.transaction", "payments.quote", "payments.proposal", "mpesa_integration.mpesainitiator"}
             | {"shared_kernel.domainevent", "shared_kernel.anchorcontinuation"}
         ),
-        frozenset({"shared_kernel.continue_anchor"}),
+        frozenset(
+            {
+                "payments.propose_transaction_decision",
+                "payments.resume_transaction",
+                "shared_kernel.continue_anchor",
+            }
+        ),
     ),
     "auditor": StaffGroup(
         frozenset({ALL, "auth.group"}), frozenset({"payments.see_evidence", "wallet.see_finance_reports"})

@@ -66,14 +66,18 @@ def test_the_auditor_sees_every_table_and_decides_nothing():
     ("group", "may"),
     [
         ("support", set()),
-        ("compliance officer", set()),
+        ("compliance officer", {"payments.hold_transaction"}),
         ("compliance manager", {
-            "payments.see_evidence", "payments.reveal_evidence", "shared_kernel.approve_anchor"}),
+            "payments.approve_transaction_decision", "payments.see_evidence", "payments.reveal_evidence",
+            "payments.hold_transaction", "payments.release_transaction", "shared_kernel.approve_anchor"}),
         ("finance", {
             "payments.resolve_reconciliationbreak", "payments.approve_reconciliationbreak", "payments.see_evidence",
             "payments.propose_suspensesettlement", "payments.approve_suspensesettlement",
+            "payments.propose_transaction_decision", "payments.approve_transaction_decision",
+            "payments.resume_transaction",
             "wallet.propose_treasurymovement", "wallet.approve_treasurymovement", "wallet.see_finance_reports"}),
-        ("ops", {"shared_kernel.continue_anchor"}),
+        ("ops", {
+            "payments.propose_transaction_decision", "payments.resume_transaction", "shared_kernel.continue_anchor"}),
     ],
 )  # fmt: skip
 def test_what_each_group_may_decide(group, may):

@@ -30,6 +30,10 @@ class OutflowOpen(Conflict):
     """Another attempt by which money leaves for this Transaction is neither proven dead nor done."""
 
 
+class ReceiptTaken(Conflict):
+    """M-Pesa gives each payment a receipt of its own, and another attempt has this one."""
+
+
 def reference_of(digest: Digest, transaction: TransactionId, leg: Leg, attempt: int) -> str:
     """One for each attempt, unique for ever and not to be guessed.
 

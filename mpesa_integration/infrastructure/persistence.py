@@ -18,6 +18,7 @@ from mpesa_integration.domain.request import (
     OUTFLOWS,
     OutflowOpen,
     PromptOpen,
+    ReceiptTaken,
     callback_token,
     token_hash,
 )
@@ -147,7 +148,12 @@ class DjangoMpesaRequests:
     def save(self, requests: Sequence[MpesaRequest]) -> None:
         columns = ["status", "code", "outcome_at", "open_phone", "open_outflow", "was_unknown", "receipt", "asked_at"]
         columns.append("absences")
-        update([to_row(request) for request in requests], columns)
+        try:
+            update([to_row(request) for request in requests], columns)
+        except IntegrityError as error:
+            if "receipt" in str(error):
+                raise ReceiptTaken("another attempt has this receipt: look up whose payment it was") from None
+            raise
 
     def ask(self, question: BalanceQuestion) -> None:
         insert(

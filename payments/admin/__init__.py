@@ -1,5 +1,5 @@
 """Staff's pages of payments. Importing them registers them."""
 
-from payments.admin import breaks, records, reveals, suspense
+from payments.admin import breaks, decisions, records, reveals, suspense
 
-__all__ = ["breaks", "records", "reveals", "suspense"]
+__all__ = ["breaks", "decisions", "records", "reveals", "suspense"]

@@ -11,7 +11,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from payments import models
-from payments.admin.filters import AgeFilter, ProviderFilter, StatusFilter, TypeFilter
+from payments.admin.decisions import case_link
+from payments.admin.filters import (
+    AgeFilter,
+    AttentionAgeFilter,
+    ProviderFilter,
+    ReasonFilter,
+    StatusFilter,
+    TypeFilter,
+)
 from payments.admin.suspense import settle_link
 from payments.domain.transaction import TransactionNotFound
 from payments.facade import BANDS, band_of, evidence, evidence_page, now, queries
@@ -33,19 +41,26 @@ class TransactionAdmin(ReadOnlyAdmin):
         "ledger entries": ("wallet_ledgerentry", "transaction_id"),
         "events": ("shared_kernel_domainevent", "aggregate_id"),
         "float reservation": ("payments_floatreservation", "transaction_id"),
+        "decisions": ("payments_proposal", "transaction_id"),
     }
-    list_display = ("id", "created_at", "type", "status", "sends", "gets", "customer", "next_step_at", "attempts")
-    list_filter = (StatusFilter, TypeFilter)
+    list_display = (
+        "id", "created_at", "type", "status", "failure_code", "sends", "gets", "customer", "next_step_at", "attempts",
+        "updated_at",
+    )  # fmt: skip
+    list_filter = (StatusFilter, ReasonFilter, AttentionAgeFilter, TypeFilter)
     find_by = ("id", "user_id", "quote_id", "deriv_transfer_id")
     ordering = ("-id",)
     customer = linked("user", "user_id")
     quote = linked("quote", "quote_id")
     readonly_fields = (
-        "see_also", "story", "sends", "gets", "customer", "quote", "masked_phone", "masked_account", "timeline",
-        "events",
+        "see_also", "decide", "story", "sends", "gets", "customer", "quote", "masked_phone", "masked_account",
+        "timeline", "events",
     )  # fmt: skip
     fieldsets = (
-        (None, {"fields": ("id", "type", "status", "see_also", "story", "customer", "quote", "sends", "gets")}),
+        (
+            None,
+            {"fields": ("id", "type", "status", "decide", "see_also", "story", "customer", "quote", "sends", "gets")},
+        ),
         ("Rate", {"fields": ("mid", "rate", "rate_source", "rate_locked_at", "rate_expires_at")}),
         (
             "Destination",
@@ -91,6 +106,11 @@ class TransactionAdmin(ReadOnlyAdmin):
         if download:
             headers["Content-Disposition"] = f'attachment; filename="evidence-{id}.html"'
         return HttpResponse(evidence_page.page(made), headers=headers)
+
+    @admin.display(description="decide")
+    def decide(self, row: models.Transaction) -> SafeString:
+        """A link to the page, while it stands before a person."""
+        return case_link(row)
 
     @admin.display(description="evidence")
     def story(self, row: models.Transaction) -> SafeString:

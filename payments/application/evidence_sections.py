@@ -271,8 +271,10 @@ def _decision(row: Row, mask: Masker) -> Row:
         "amount": money(row["amount"], row["currency"]) if row["amount"] is not None else "",
         "to_phone": mask.phone(row["phone"]) if row["phone"] else "",
         "to_deriv_account": mask.account(row["deriv_account"]),
-        "approved_by": row["approved_by"] or "nobody yet",
+        "approved_by": row["approved_by"] or ("nobody" if row["rejected_by"] else "nobody yet"),
         "approved_at": row["approved_at"],
+        "rejected_by": row["rejected_by"],
+        "rejected_at": row["rejected_at"],
     }
 
 
@@ -377,8 +379,8 @@ def _told_by_providers(made: Mapping[str, list[Row]]) -> Iterator[Row]:
 
 def _told_by_people(made: Mapping[str, list[Row]]) -> Iterator[Row]:
     for row in made["decisions"]:
-        yield _line(row["at"], "decisions", f"{row['decision']} proposed: {row['why']}", f"staff:{row['by']}")
-        yield _line(row["approved_at"], "decisions", f"{row['decision']} approved", f"staff:{row['approved_by']}")
+        yield _line(row["at"], "decisions", f"{row['decision']} proposed: {row['why']}", row["by"])
+        yield _line(row["approved_at"], "decisions", f"{row['decision']} approved", row["approved_by"])
     elsewhere = {STEP, HELD, RELEASED, "transaction.decision_proposed", "transaction.decision_approved"}
     for row in made["holds"]:
         yield _line(row["at"], "holds", f"{row['action'].rpartition('.')[2]}: {row['why']}", row["actor"])

@@ -4,7 +4,9 @@ Nobody can order a send: a verdict only says what became of an attempt, and what
 saga's own steps, over attempts that are all proven or judged dead. A later proof counts more than any verdict.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, assert_never
@@ -20,10 +22,15 @@ from payments.domain.ports import UserDirectory
 from payments.domain.proposal import (
     VERDICTS,
     AlreadyApproved,
+    AlreadyRejected,
+    ChangedMeanwhile,
     Decision,
     DestinationNotVerified,
     EvidenceMissing,
+    EvidenceTaken,
+    EvidenceUnreadable,
     NotBeforeAPerson,
+    Offer,
     Proposal,
     Proposals,
     ReasonMissing,
@@ -40,6 +47,7 @@ from payments.domain.transaction import (
     TransactionType,
 )
 from payments.domain.withdrawal import Withdrawal
+from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import RequestId, TransactionId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
@@ -54,6 +62,8 @@ from shared_kernel.domain.requests import (
 )
 
 GIVEN_BACK = "It could not be carried out. Your money goes back by the way it came."
+MPESA_RECEIPT = re.compile(r"[A-Z0-9]{10}")
+DERIV_ENTRY = re.compile(r"[A-Za-z0-9_-]{1,32}")
 LEGS: dict[Leg, Callable[..., PaymentLeg]] = {
     Leg.B2C_PAYOUT: Payout,
     Leg.B2C_REFUND: B2cRefund,
@@ -63,7 +73,9 @@ LEGS: dict[Leg, Callable[..., PaymentLeg]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """`reference` is the provider's own id that shows the effect; `amount` what moved, if not what was asked for."""
+    """`reference` is the provider's own id that shows the effect; `amount` what moved, if not what was asked for.
+    `seen` is the Transaction's version that whoever proposes was shown.
+    """
 
     transaction_id: TransactionId
     type: TransactionType
@@ -73,11 +85,20 @@ class Propose:
     request_id: RequestId | None = None
     reference: str = field(default="", repr=False)
     amount: Money | None = None
+    seen: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What stands before people: the Transaction with all its attempts, and what they may propose about it now."""
+
+    transaction: Deposit | Withdrawal
+    offers: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Proposes and approves."""
+    """Shows, proposes, approves and rejects."""
 
     sagas: Mapping[TransactionType, TransactionSaga[Any]]
     proposals: Proposals
@@ -88,58 +109,105 @@ class People:
     clock: Clock
     new_id: IdSource
 
+    def case(self, type: TransactionType, id: TransactionId) -> Case:
+        """Without offers unless it stands before people, or is held. Raises `TransactionNotFound`."""
+        with self.unit_of_work():
+            transaction, at = self._found(type, id), self.clock()
+            return Case(transaction=transaction, offers=tuple(self._offers(transaction, at=at)))
+
     def propose(self, command: Propose) -> UUID:
         """Changes nothing yet. Raises what `approve` would raise for it today."""
         if not command.why.strip():
             raise ReasonMissing("say why, for whoever approves it and for the audit")
         with self.unit_of_work():
-            transaction, at = self._before_a_person(command.type, command.transaction_id), self.clock()
+            transaction = self._before_people(command.type, command.transaction_id, command.decision, command.seen)
+            at = self.clock()
             proposal = Proposal(
                 id=self.new_id(),
                 transaction_id=command.transaction_id,
                 type=command.type,
                 decision=command.decision,
-                by=command.by,
-                why=command.why.strip(),
+                by=command.by[:64],
+                why=command.why.strip()[:255],
                 at=at,
                 request_id=command.request_id,
                 reference=command.reference.strip(),
                 amount=command.amount,
             )
             proposal = self._with_destination(proposal, transaction, at=at)
-            if proposal.decision in VERDICTS:
-                self._judged(transaction, proposal, at=at)
+            self._try(transaction, proposal, at=at)
             self.proposals.add(proposal)
             self._tell("transaction.decision_proposed", proposal, proposal.by, at)
         return proposal.id
 
-    def approve(self, id: UUID, *, by: str) -> S:
-        """Another person agrees: it is carried out, and what is due then is driven. Answers the status.
+    def approve(self, id: UUID, *, by: str, seen: int | None = None) -> S:
+        """Another person agrees: it is carried out, and what is due then is driven. Answers the status. `seen` is the
+        Transaction's version that they were shown.
 
-        Raises `ProposalNotFound`, `SamePerson`, `AlreadyApproved`, `NotBeforeAPerson`, `VerdictNotNeeded`,
-        `VerdictTooEarly`, `EvidenceMissing`, `DestinationNotVerified`, `OtherWayOpen`.
+        Raises `ProposalNotFound`, `SamePerson`, `AlreadyApproved`, `AlreadyRejected`, `ChangedMeanwhile`,
+        `NotBeforeAPerson`, `VerdictNotNeeded`, `VerdictTooEarly`, `EvidenceMissing`, `EvidenceUnreadable`,
+        `EvidenceTaken`, `DestinationNotVerified`, `OtherWayOpen`, `NotHeld`; `StepsFailed` if what is due then failed:
+        it is approved all the same.
         """
         with self.unit_of_work():
-            proposal, at = self.proposals.get(id), self.clock()
-            if proposal.approved_by:
-                raise AlreadyApproved(f"{proposal.approved_by} approved it before")
+            proposal, at = self._open(id), self.clock()
             if not by or by == proposal.by:
                 raise SamePerson("somebody else has to approve what you propose")
-            transaction = self._before_a_person(proposal.type, proposal.transaction_id)
+            transaction = self._before_people(proposal.type, proposal.transaction_id, proposal.decision, seen)
+            self._must_stand(transaction, proposal)
             self._carry_out(transaction, proposal, at=at)
-            self.proposals.approve(replace(proposal, approved_by=by, approved_at=at))
+            self.proposals.decide(replace(proposal, approved_by=by[:64], approved_at=at))
             self._tell("transaction.decision_approved", proposal, by, at)
             self.sagas[proposal.type].save([transaction], ())
         self.sagas[proposal.type].drive([proposal.transaction_id])
         return S(transaction.status)
 
-    def _before_a_person(self, type: TransactionType, id: TransactionId) -> Any:
+    def reject(self, id: UUID, *, by: str, why: str) -> None:
+        """A proposal is turned down, or taken back by who made it: the Transaction stands as before.
+
+        Raises `ProposalNotFound`, `AlreadyApproved`, `AlreadyRejected`, `ReasonMissing`.
+        """
+        if not by or not why.strip():
+            raise ReasonMissing("say who you are and why, for whoever proposed it and for the audit")
+        with self.unit_of_work():
+            proposal, at = self._open(id), self.clock()
+            self.proposals.decide(replace(proposal, rejected_by=by[:64], rejected_at=at))
+            self._tell("transaction.decision_rejected", replace(proposal, why=why.strip()[:255]), by, at)
+
+    def _open(self, id: UUID) -> Proposal:
+        proposal = self.proposals.get(id)
+        if proposal.approved_by:
+            raise AlreadyApproved(f"{proposal.approved_by} approved it before")
+        if proposal.rejected_by:
+            raise AlreadyRejected(f"{proposal.rejected_by} turned it down before: propose it anew")
+        return proposal
+
+    def _found(self, type: TransactionType, id: TransactionId) -> Any:
         found = self.sagas[type].whole([id])
         if not found:
             raise TransactionNotFound(f"no such {type}")
-        if found[0].status is not S.NEEDS_ATTENTION:
-            raise NotBeforeAPerson(f"{id} is {found[0].status}: it goes on by itself")
         return found[0]
+
+    def _before_people(self, type: TransactionType, id: TransactionId, decision: Decision, seen: int | None) -> Any:
+        found = self._found(type, id)
+        if decision is Decision.RELEASE_HOLD:  # whatever goes on beside it
+            return found
+        if found.status is not S.NEEDS_ATTENTION:
+            raise NotBeforeAPerson(f"{id} is {found.status}: it goes on by itself")
+        if seen not in {None, found.version}:
+            raise ChangedMeanwhile(f"{id} has changed since you were shown it: look at it again, then decide")
+        return found
+
+    def _must_stand(self, transaction: Deposit | Withdrawal, proposal: Proposal) -> None:
+        """What it was proposed about has not changed since. Raises `ChangedMeanwhile`."""
+        changed = [transaction.updated_at]
+        if proposal.decision is Decision.RELEASE_HOLD:
+            changed = [transaction.hold.since] if transaction.hold else []
+        elif proposal.decision in VERDICTS:  # of its own attempt, whatever became of others
+            judged = [r for r in (*transaction.payments, *transaction.transfers) if r.id == proposal.request_id]
+            changed = [at for request in judged for at in (request.asked_at, request.outcome_at) if at]
+        if any(at > proposal.at for at in changed):
+            raise ChangedMeanwhile("it has changed since this was proposed: reject this, and propose it anew")
 
     def _tell(self, action: str, proposal: Proposal, who: str, at: datetime) -> None:
         details = {"proposal": str(proposal.id), "decision": str(proposal.decision), "by": who}
@@ -148,6 +216,47 @@ class People:
         self.audit.append(
             [AuditRecord(action, "transaction", str(proposal.transaction_id), at, why=proposal.why, details=details)]
         )
+
+    # --- what may be decided ------------------------------------------------------------------------------------------
+
+    def _offers(self, transaction: Deposit | Withdrawal, *, at: datetime) -> Iterator[Offer]:
+        """Each decision that `propose` would take; of "took effect" the reference is still to be given."""
+        attempts = (*transaction.payments, *transaction.transfers)
+        possible = Decision if transaction.status is S.NEEDS_ATTENTION else (Decision.RELEASE_HOLD,)
+        subjects = {decision: attempts if decision in VERDICTS else (None,) for decision in possible}
+        for decision, request in [(d, request) for d, several in subjects.items() for request in several]:
+            asked = Proposal(
+                id=transaction.id, transaction_id=transaction.id, type=transaction.type, decision=decision, by="",
+                why="", at=at, request_id=request.id if request else None,
+            )  # fmt: skip
+            try:
+                asked = self._with_destination(asked, transaction, at=at)
+                if decision in VERDICTS:
+                    self._judged(transaction, asked, at=at)
+                else:
+                    self._try(transaction, asked, at=at)
+            except DomainError:
+                continue
+            yield Offer(decision=decision, request=request, to=asked.phone or asked.login)
+
+    def _try(self, transaction: Deposit | Withdrawal, proposal: Proposal, *, at: datetime) -> None:
+        """Raises what carrying it out would raise today, and changes nothing."""
+        trial = deepcopy(transaction)
+        match proposal.decision:
+            case Decision.TOOK_EFFECT:
+                self._must_be_evidence(trial, self._judged(trial, proposal, at=at), proposal)
+            case Decision.HAD_NO_EFFECT:
+                self._judged(trial, proposal, at=at)
+            case Decision.GIVE_BACK:
+                self._choose_give_back(trial, at=at)
+            case Decision.REFUND_BY_B2C:
+                self._refund_by_b2c(trial, proposal, at=at)
+            case Decision.OTHER_PHONE | Decision.OTHER_LOGIN:
+                self._redirect(trial, proposal, at=at)
+            case Decision.RELEASE_HOLD:
+                trial.release_hold(why=proposal.why, at=at)
+            case _:
+                assert_never(proposal.decision)
 
     def _carry_out(self, transaction: Any, proposal: Proposal, *, at: datetime) -> None:
         match proposal.decision:
@@ -162,7 +271,12 @@ class People:
             case Decision.OTHER_PHONE | Decision.OTHER_LOGIN:
                 if self._with_destination(proposal, transaction, at=at) != proposal:
                     raise DestinationNotVerified("the customer's verified destination has changed: propose it anew")
-                self._redirect(transaction, proposal, at=at)
+                moved = self._redirect(transaction, proposal, at=at)
+                if moved and isinstance(transaction, Deposit):  # it is paid out of the other agent's float now
+                    self.sagas[proposal.type].reservations.release([transaction.id], at=at)
+                    transaction.reserve_again = True
+            case Decision.RELEASE_HOLD:
+                transaction.release_hold(why=proposal.why, at=at)
             case _:
                 assert_never(proposal.decision)
 
@@ -175,8 +289,6 @@ class People:
             raise VerdictNotNeeded("this Transaction has no such attempt")
         request, timing = requests[0], self.sagas[proposal.type].timing
         if proposal.decision is Decision.TOOK_EFFECT:
-            if not proposal.reference:
-                raise EvidenceMissing("give the provider's own reference")
             if request.status is RequestStatus.DONE:
                 raise VerdictNotNeeded("it took effect: that is known")
             return request
@@ -187,8 +299,33 @@ class People:
             raise VerdictTooEarly("it may still take effect")
         return request
 
+    def _must_be_evidence(self, transaction: Transaction, request: ProviderRequest, proposal: Proposal) -> None:
+        """What shows the effect looks like it, and shows nothing that is booked already."""
+        reference = proposal.reference
+        amount = request.amount if proposal.amount is None else proposal.amount
+        if not reference:
+            raise EvidenceMissing("give the provider's own reference")
+        if isinstance(request, DerivTransfer):
+            if not DERIV_ENTRY.fullmatch(reference):
+                raise EvidenceUnreadable("give the id of the entry in the agent's book: letters and digits")
+            if amount != request.amount:
+                raise EvidenceUnreadable(f"an entry of another amount than {request.amount} is not this attempt's")
+            key = f"deriv:{request.agent}:{reference}"
+        else:
+            assert isinstance(request, MpesaRequest)
+            if not MPESA_RECEIPT.fullmatch(reference):
+                raise EvidenceUnreadable("give M-Pesa's receipt: ten capital letters and digits")
+            if amount.currency is not request.amount.currency or amount.amount <= 0:
+                raise EvidenceUnreadable(f"M-Pesa moves an amount above zero in {request.amount.currency}")
+            if request.leg is Leg.STK_PUSH:  # `TakePayment` looks for itself
+                return
+            key = f"mpesa:{request.shortcode}:{reference}"
+        if self.sagas[transaction.type].ledger.posted([key]):
+            raise EvidenceTaken(f"{reference} is in the ledger already: what lies in suspense is settled from there")
+
     def _took_effect(self, transaction: Any, proposal: Proposal, *, at: datetime) -> None:
         request, saga = self._judged(transaction, proposal, at=at), self.sagas[proposal.type]
+        self._must_be_evidence(transaction, request, proposal)
         if isinstance(request, DerivTransfer):
             saga.shown(transaction, request, [proposal.reference], at=at)
         elif isinstance(request, MpesaRequest) and request.leg is Leg.STK_PUSH:
@@ -219,16 +356,19 @@ class People:
     # --- another way, another destination ---------------------------------------------------------------------------
 
     def _give_back(self, transaction: Deposit | Withdrawal, *, at: datetime) -> None:
-        if not transaction.is_paid:
-            raise NotBeforeAPerson("nothing was received that could be given back")
         was = transaction.attention_from
-        transaction.choose(Outflow.GIVE_BACK, at=at)
+        self._choose_give_back(transaction, at=at)
         if isinstance(transaction, Deposit):
             transaction.give_back("given_back", GIVEN_BACK, at=at)
         elif stands(transaction, at=at):
             if was in {S.RATE_LOCKED, S.MPESA_DISBURSING}:
                 self.sagas[transaction.type].ledger.undo_exchange(transaction.id, at=at)
             transaction.credit_back("given_back", GIVEN_BACK, at=at)
+
+    def _choose_give_back(self, transaction: Deposit | Withdrawal, *, at: datetime) -> None:
+        if not transaction.is_paid:
+            raise NotBeforeAPerson("nothing was received that could be given back")
+        transaction.choose(Outflow.GIVE_BACK, at=at)
 
     def _refund_by_b2c(self, transaction: Any, proposal: Proposal, *, at: datetime) -> None:
         if not isinstance(transaction, Deposit) or transaction.attention_from is not S.REFUND_PENDING:
@@ -253,11 +393,10 @@ class People:
             return replace(proposal, login=login)
         return proposal
 
-    def _redirect(self, transaction: Transaction, proposal: Proposal, *, at: datetime) -> None:
+    def _redirect(self, transaction: Transaction, proposal: Proposal, *, at: datetime) -> bool:
+        """Whether it moved to another agent."""
         login, saga = proposal.login or transaction.login, self.sagas[proposal.type]
         moved = login.platform is not transaction.login.platform
         agent = saga.deriv.agent_for(login.platform) if moved else transaction.agent
         transaction.redirect(proposal.phone or transaction.phone, login, agent, why=proposal.why, at=at)
-        if moved and isinstance(transaction, Deposit):  # it is paid out of the other agent's float now
-            saga.reservations.release([transaction.id], at=at)
-            transaction.reserve_again = True
+        return moved

@@ -10,7 +10,7 @@ from payments.domain.transaction import TransactionType
 from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, Unprocessable
 from shared_kernel.domain.identifiers import Phone, RequestId, TransactionId
 from shared_kernel.domain.money import Money
-from shared_kernel.domain.requests import DerivLogin
+from shared_kernel.domain.requests import DerivLogin, ProviderRequest
 
 
 class ProposalNotFound(NotFound):
@@ -19,6 +19,10 @@ class ProposalNotFound(NotFound):
 
 class AlreadyApproved(Conflict):
     """It was approved, and carried out, before."""
+
+
+class AlreadyRejected(Conflict):
+    """It was turned down, or taken back, before."""
 
 
 class SamePerson(Forbidden):
@@ -33,8 +37,20 @@ class EvidenceMissing(Unprocessable):
     """That it took effect is shown by the provider's own reference."""
 
 
+class EvidenceUnreadable(Unprocessable):
+    """Not what that provider's references, or amounts, look like."""
+
+
+class EvidenceTaken(Conflict):
+    """That movement is in the ledger already, as another one."""
+
+
+class ChangedMeanwhile(Conflict):
+    """What it is about is not any more as whoever decides, or proposed it, was shown."""
+
+
 class NotBeforeAPerson(Conflict):
-    """People decide only about a Transaction in NEEDS_ATTENTION: others go on by themselves."""
+    """People decide only about a Transaction in NEEDS_ATTENTION, and about a hold: others go on by themselves."""
 
 
 class VerdictNotNeeded(Conflict):
@@ -58,15 +74,26 @@ class Decision(StrEnum):
     REFUND_BY_B2C = "refund_by_b2c"  # a deposit whose reversal is dead
     OTHER_PHONE = "other_phone"  # the customer's verified phone of today
     OTHER_LOGIN = "other_login"  # the customer's bound Deriv login of today
+    RELEASE_HOLD = "release_hold"  # whatever its status: what was due while it was held is due again
 
 
 VERDICTS = frozenset({Decision.TOOK_EFFECT, Decision.HAD_NO_EFFECT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A decision that may be proposed now: of which attempt, or to which destination."""
+
+    decision: Decision
+    request: ProviderRequest | None = None
+    to: Phone | DerivLogin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """`by` and `approved_by` are two different people. `request_id`, `reference` and `amount` (of another amount than
-    was asked for) belong to a verdict; `phone` or `login` is the destination as it was verified when it was proposed.
+    """`by` and `approved_by` are two different people; whoever rejects it may have proposed it. `request_id`,
+    `reference` and `amount` (of another amount than was asked for) belong to a verdict; `phone` or `login` is the
+    destination as it was verified when it was proposed.
     """
 
     id: UUID
@@ -83,6 +110,8 @@ class Proposal:
     login: DerivLogin | None = None
     approved_by: str = ""
     approved_at: datetime | None = None
+    rejected_by: str = ""
+    rejected_at: datetime | None = None
 
 
 class Proposals(Protocol):
@@ -93,5 +122,5 @@ class Proposals(Protocol):
     def get(self, id: UUID) -> Proposal:
         """Locked. Raises `ProposalNotFound`."""
 
-    def approve(self, proposal: Proposal) -> None:
-        """Stores `approved_by` and `approved_at`."""
+    def decide(self, proposal: Proposal) -> None:
+        """Stores who approved or rejected it, and when."""

@@ -48,6 +48,17 @@ def open_for_business(at_deriv, mpesa_simulator, live_server, settings):
 
 
 @pytest.fixture
+def floats(mpesa_simulator, settings):
+    """Money to send, M-Pesa's simulator, and no agent at Deriv."""
+    from payments.tests.factories import a_float
+    from payments.tests.withdrawing import a_payout_float
+
+    settings.DERIV_AGENTS = []
+    a_float()
+    a_payout_float()
+
+
+@pytest.fixture
 def run_evidence(capsys, monkeypatch, tmp_path):
     """Runs the command in an empty directory; its exit code, and what it printed as JSON, or as text."""
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from payments import models
 from payments.domain.evidence import digest
 from payments.domain.proposal import Decision
 from payments.domain.transaction import TransactionStatus as S
@@ -158,12 +159,18 @@ def test_what_people_decided_is_told_with_both_of_them_and_why(at_deriv):
     at_deriv.arm("drop_socket_after_effect", call="statement")
     story = shown(a_caller())
     [transfer] = DerivTransfer.objects.filter(transaction_id=story.id)
+    given = {"type": "deposit", "decision": Decision.HAD_NO_EFFECT, "request_id": transfer.id}
+    models.Proposal.objects.create(
+        id=new_id(), transaction_id=story.id, by="staff:1", why="not in the book", at=now(), rejected_by="staff:2",
+        rejected_at=now(), **given,
+    )  # fmt: skip
 
     decided(story, decision=Decision.TOOK_EFFECT, request_id=transfer.id, reference="445566778899")
     deposits.hold(TransactionId(story.id), owner="mlro", why="a court asks")
     sections = told(story)
 
-    [decision] = sections["decisions"]
+    [turned_down, decision] = sections["decisions"]
+    assert (turned_down["approved_by"], turned_down["rejected_by"]) == ("nobody", "staff:2")
     assert (decision["by"], decision["approved_by"], decision["why"]) == ("mary", "john", "seen in the portal")
     assert decision["evidence"] == "445566778899"
     assert [row["why"] for row in sections["holds"]] == ["a court asks"]

@@ -8,9 +8,13 @@ import pytest
 from payments.application.people import Propose
 from payments.domain.proposal import (
     AlreadyApproved,
+    AlreadyRejected,
+    ChangedMeanwhile,
     Decision as D,
     DestinationNotVerified,
     EvidenceMissing,
+    EvidenceTaken,
+    EvidenceUnreadable,
     NotBeforeAPerson,
     ProposalNotFound,
     ReasonMissing,
@@ -18,7 +22,7 @@ from payments.domain.proposal import (
     VerdictNotNeeded,
     VerdictTooEarly,
 )
-from payments.domain.transaction import OtherWayOpen, TransactionStatus as S
+from payments.domain.transaction import NotHeld, OtherWayOpen, TransactionStatus as S
 from payments.tests.deciding import a_customer, decide, people
 from payments.tests.withdrawals import LONG, books_agree, debited, in_transit, payout_of
 from shared_kernel.domain.errors import DomainError
@@ -82,8 +86,14 @@ def test_what_can_not_be_approved_today_is_not_proposed(bench: WithdrawalBench) 
     refused(EvidenceMissing, D.TOOK_EFFECT, reference=" ")
     refused(VerdictNotNeeded, D.TOOK_EFFECT, request_id=withdrawal.id)
     refused(VerdictNotNeeded, D.HAD_NO_EFFECT, request_id=bench.now(withdrawal).transfers[0].id)
+    refused(EvidenceUnreadable, D.TOOK_EFFECT, reference="in the portal")
+    for amount in (Money(0, Currency.KES), Money(1200_00, Currency.USD)):
+        refused(EvidenceUnreadable, D.TOOK_EFFECT, amount=amount)
     refused(DestinationNotVerified, D.OTHER_PHONE)
     refused(DestinationNotVerified, D.OTHER_LOGIN)
+    refused(OtherWayOpen, D.GIVE_BACK)
+    refused(OtherWayOpen, D.REFUND_BY_B2C)
+    refused(ChangedMeanwhile, D.TOOK_EFFECT, seen=bench.now(withdrawal).version - 1)
     with pytest.raises(ProposalNotFound):
         who.approve(withdrawal.id, by="john")
     assert not bench.world.proposals
@@ -110,6 +120,91 @@ def test_what_went_on_between_proposal_and_approval_is_not_decided_upon(bench: W
     with pytest.raises(NotBeforeAPerson):
         people(bench).approve(id, by="john")
     assert bench.now(withdrawal).status is S.COMPLETED
+
+
+def test_a_proposal_that_was_turned_down_is_never_carried_out(bench: WithdrawalBench) -> None:
+    withdrawal, who = recipient_unknown(bench), people(bench)
+    given = {"transaction_id": withdrawal.id, "type": withdrawal.type, "by": "mary", "why": "he asked"}
+    id = who.propose(Propose(decision=D.GIVE_BACK, **given))
+
+    for by, why in (("", "no"), ("john", " ")):
+        with pytest.raises(ReasonMissing):
+            who.reject(id, by=by, why=why)
+    who.reject(id, by="john", why="he was paid")
+    for again in (lambda: who.approve(id, by="john"), lambda: who.reject(id, by="mary", why="mine")):
+        with pytest.raises(AlreadyRejected):
+            again()
+
+    assert bench.now(withdrawal).status is S.NEEDS_ATTENTION
+    [told] = [r for r in bench.world.audit if r.action == "transaction.decision_rejected"]
+    assert (told.why, told.details["by"]) == ("he was paid", "john")
+    other = who.propose(Propose(decision=D.GIVE_BACK, **given))
+    who.approve(other, by="john")
+    with pytest.raises(AlreadyApproved):
+        who.reject(other, by="john", why="too late")
+
+
+def test_what_was_proposed_about_another_state_is_not_approved(bench: WithdrawalBench) -> None:
+    withdrawal, who = unknown_payout(bench), people(bench)
+    given = {"transaction_id": withdrawal.id, "type": withdrawal.type, "by": "mary", "why": "seen"}
+    payout = payout_of(bench, withdrawal)
+    verdict = who.propose(Propose(decision=D.HAD_NO_EFFECT, request_id=payout.id, **given))
+    bench.world.tick(seconds=1)
+    decide(bench, withdrawal, D.HAD_NO_EFFECT, payout)
+    back = who.propose(Propose(decision=D.GIVE_BACK, **given))
+    bench.saga.hold(withdrawal.id, owner="mary", why="law")
+    release = who.propose(Propose(decision=D.RELEASE_HOLD, **given))
+    bench.world.tick(seconds=1)
+    bench.saga.release(withdrawal.id, why="a mistake")
+    bench.saga.hold(withdrawal.id, owner="mary", why="another law")
+
+    for stale in (verdict, back, release):
+        with pytest.raises(ChangedMeanwhile):
+            who.approve(stale, by="john")
+    assert bench.now(withdrawal).status is S.NEEDS_ATTENTION
+    assert bench.now(withdrawal).hold is not None
+
+
+def test_what_is_offered_is_what_a_proposal_of_it_would_be_taken_for(bench: WithdrawalBench) -> None:
+    withdrawal, who = unknown_payout(bench), people(bench)
+    bench.users.customers[CUSTOMER] = a_customer(phone=OTHER)
+    payout = payout_of(bench, withdrawal)
+
+    def offered() -> set[Any]:
+        case = who.case(withdrawal.type, withdrawal.id)
+        return {(o.decision, o.request and o.request.id) for o in case.offers}
+
+    assert offered() == {(D.TOOK_EFFECT, payout.id), (D.HAD_NO_EFFECT, payout.id)}
+    before = bench.world.transactions[withdrawal.id].version
+    decide(bench, withdrawal, D.HAD_NO_EFFECT, payout)
+    assert offered() == {(D.TOOK_EFFECT, payout.id), (D.GIVE_BACK, None), (D.OTHER_PHONE, None)}
+    assert bench.world.transactions[withdrawal.id].version == before + 1  # looking changes nothing
+    bench.saga.hold(withdrawal.id, owner="mary", why="law")
+    assert (D.RELEASE_HOLD, None) in offered()
+    shown = who.case(withdrawal.type, withdrawal.id).transaction
+    assert (shown.phone, shown.hold is None, shown.status) == (withdrawal.phone, False, S.NEEDS_ATTENTION)  # as it is
+    decide(bench, withdrawal, D.RELEASE_HOLD)
+    bench.resume(withdrawal)
+    assert offered() == set()
+    with pytest.raises(NotHeld):
+        decide(bench, withdrawal, D.RELEASE_HOLD)
+
+
+def test_a_movement_that_is_booked_proves_nothing_else(bench: WithdrawalBench) -> None:
+    withdrawal = bench.withdrawal()
+    bench.deriv.answers, bench.deriv.is_down = [Unknown("timeout")], True
+    bench.drive(withdrawal)
+    bench.sweep(withdrawal, until=LONG)
+    [debit] = bench.now(withdrawal).transfers
+    with bench.world.unit_of_work():
+        bench.saga.ledger.post_suspense_in(
+            "deriv_agent", debit.agent, debit.amount, provider_key=f"deriv:{debit.agent}:7000", at=bench.world.now
+        )
+
+    with pytest.raises(EvidenceTaken):
+        decide(bench, withdrawal, D.TOOK_EFFECT, debit, reference="7000")
+    with pytest.raises(EvidenceUnreadable):
+        decide(bench, withdrawal, D.TOOK_EFFECT, debit, reference="7001", amount=Money(1_00, Currency.USD))
 
 
 # --- verdicts on a withdrawal's attempts ----------------------------------------------------------------------------

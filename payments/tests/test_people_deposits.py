@@ -77,12 +77,18 @@ def test_a_prompt_that_m_pesa_can_not_tell_about_is_judged(deposits: Bench, effe
     deposits.sweep(deposit, until=LONG)
     [prompt] = deposits.now(deposit).payments
 
-    decide(deposits, deposit, D.TOOK_EFFECT if effect else D.HAD_NO_EFFECT, prompt, reference="UKM9" if effect else "")
+    decide(
+        deposits,
+        deposit,
+        D.TOOK_EFFECT if effect else D.HAD_NO_EFFECT,
+        prompt,
+        reference="UKM0000009" if effect else "",
+    )
     deposits.sweep(deposit, until=LONG)
 
     assert deposits.mpesa.busy_phones([deposit.phone]) == set()
     assert deposits.now(deposit).status is (S.REFUNDED if effect else S.FAILED)  # by now the rate is old
-    assert deposits.mpesa.reversed == ({"UKM9"} if effect else set())
+    assert deposits.mpesa.reversed == ({"UKM0000009"} if effect else set())
     assert deposits.world.balance("mpesa") == deposits.world.balance("in-transit") == 0
 
 

@@ -52,7 +52,7 @@ def test_a_proposal_is_read_as_it_was_made(over):
 
     with unit_of_work():
         assert stored.get(proposal.id) == proposal
-        stored.approve(replace(proposal, approved_by="john", approved_at=proposal.at))
+        stored.decide(replace(proposal, approved_by="john", approved_at=proposal.at))
         assert stored.get(proposal.id).approved_by == "john"
 
 

@@ -54,9 +54,14 @@ class DjangoProposals:
             ),
             approved_by=row.approved_by,
             approved_at=row.approved_at,
+            rejected_by=row.rejected_by,
+            rejected_at=row.rejected_at,
         )
 
-    def approve(self, proposal: Proposal) -> None:
-        models.Proposal.objects.filter(id=proposal.id, approved_by="").update(
-            approved_by=proposal.approved_by, approved_at=proposal.approved_at
+    def decide(self, proposal: Proposal) -> None:
+        models.Proposal.objects.filter(id=proposal.id, approved_by="", rejected_by="").update(
+            approved_by=proposal.approved_by,
+            approved_at=proposal.approved_at,
+            rejected_by=proposal.rejected_by,
+            rejected_at=proposal.rejected_at,
         )
