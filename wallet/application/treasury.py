@@ -238,16 +238,15 @@ class TreasuryMovements:
             if movement.is_shown_by(posted.entry, leg):
                 return Booking(self.book.settlement_of(plain_key(key)), from_suspense=True)
             raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
-        undone = self.movements.undone(keys_of(key))
-        free = next((one for one in keys_of(key) if one not in undone), None)
-        if free is None:
-            raise RebookedTooOften(f"{key} was undone {len(undone)} times: look for what is wrong before you go on")
-        if self.book.posted([free]):
+        keys = keys_of(key)
+        if len(self.movements.undone(keys)) == len(keys):
+            raise RebookedTooOften(f"{key} was undone {len(keys)} times: look for what is wrong before you go on")
+        if self.book.posted([key]):
             raise ProviderKeyUsed(
                 f"{key} is in the ledger already: look it up among the entries by this key. If it is wrong there, have "
                 "it reversed first"
             )
-        return Booking(reference, free)
+        return Booking(reference, key)
 
     # --- what is checked ----------------------------------------------------------------------------------------------
 
