@@ -2,14 +2,13 @@
 
 import pytest
 
-from deriv_integration.facade import deriv
 from payments import models
 from payments.application.deposit import TakePayment
 from payments.application.withdrawal import take_debit
 from payments.domain.reconciliation import Resolution
 from payments.domain.suspense import SettlementKind as K
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import breaks, deposits, recovery, reconciliation, withdrawals
+from payments.facade import breaks, deposits, recovery, withdrawals
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break
 from payments.tests.test_recovery import status_of, suspense as lying
@@ -19,7 +18,7 @@ from shared_kernel.domain.requests import MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import now, unit_of_work
 from wallet.domain.ledger import ProviderKeyUsed
 from wallet.domain.treasury import Kind
-from wallet.facade import ledger, mpesa_working, treasury_movements
+from wallet.facade import ledger, mpesa_working, treasury_movements, verify_ledger
 from wallet.models import LedgerEntry
 from wallet.tests.treasuring import JOHN, MARY, approved, arrived, owing
 
@@ -68,6 +67,11 @@ def keyed(key):
     return list(LedgerEntry.objects.filter(provider_key=key).values_list("purpose", flat=True))
 
 
+def books_are_sound():
+    """But for the Transaction of whoever owes something: there is none."""
+    return not verify_ledger(lambda *_: None).findings
+
+
 def hourly(*payments):
     return recovery._payments([], SHORTCODE, payments, now())
 
@@ -88,7 +92,7 @@ def test_a_deposit_takes_its_payment_and_nobody_takes_it_again():
         ledger.post_suspense_in("mpesa_working", SHORTCODE, kes(1300), provider_key=KEY, at=now())
     with pytest.raises(ProviderKeyUsed):
         recovered_wrongly()
-    assert in_order()
+    assert books_are_sound()
 
 
 def test_the_hourly_run_takes_it_into_suspense_where_people_settle_it_by_its_plain_name():
@@ -106,7 +110,7 @@ def test_the_hourly_run_takes_it_into_suspense_where_people_settle_it_by_its_pla
     assert models.OrphanMovement.objects.get().settled_at is not None
     assert status_of(deposit) in {S.MPESA_CONFIRMED, S.DERIV_TRANSFER_SENT}
     assert lying("KES") == 0
-    assert in_order()
+    assert books_are_sound()
 
 
 def test_it_proves_the_return_of_what_left_and_treasury_takes_it_from_suspense():
@@ -116,8 +120,6 @@ def test_it_proves_the_return_of_what_left_and_treasury_takes_it_from_suspense()
     assert keyed(f"deriv:{AGENT}:9009:2") == ["suspense_in"]
     arrived(approved(Kind.TOP_UP_AGENT, amount=usd(10)), reference="9009")
     assert names() == [left]
-    top_up = models.OrphanMovement.objects.get(movement="9009")
-    assert top_up.id
 
     taken_back(arrived(approved(Kind.TOP_UP_AGENT, amount=usd(5)), reference="9010"))
     back = orphan(usd(5), "9010")
