@@ -237,7 +237,9 @@ class TreasuryMovements:
         if posted := self.movements.in_suspense(plain_key(key)):
             if movement.is_shown_by(posted.entry, leg):
                 return Booking(self.book.settlement_of(plain_key(key)), from_suspense=True)
-            raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
+            if not (leg is Leg.SENT and movement.is_within and movement.is_shown_by(posted.entry, Leg.ARRIVED)):
+                raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
+            key = movement.other_side(key)  # recovery saw it arrive, under the key that the sent leg has else
         keys = keys_of(key)
         if len(self.movements.undone(keys)) == len(keys):
             raise RebookedTooOften(f"{key} was undone {len(keys)} times: look for what is wrong before you go on")

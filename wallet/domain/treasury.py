@@ -222,6 +222,11 @@ class Movement:
         return self.kind in RULES and RULES[self.kind].in_transit
 
     @property
+    def is_within(self) -> bool:
+        """Whether it is a transfer within one shortcode, where one receipt shows both legs."""
+        return self.kind is Kind.MPESA_TRANSFER and self.source.owner == self.target.owner
+
+    @property
     def first_leg(self) -> Leg:
         """What its approval posts."""
         return Leg.SENT if self.in_transit else Leg.WHOLE
@@ -298,8 +303,11 @@ class Movement:
         key = f"{provider}:{place}:{voucher.reference}"
         if self.kind in {Kind.MPESA_CHARGE, Kind.BANK_CHARGE}:
             return f"{key}:fee"
-        within = self.kind is Kind.MPESA_TRANSFER and self.source.owner == self.target.owner
-        return f"{key}:arrived" if leg is Leg.ARRIVED and within else key
+        return self.other_side(key) if leg is Leg.ARRIVED and self.is_within else key
+
+    def other_side(self, provider_key: str) -> str:
+        """The second key of a receipt that shows both legs; `plain_key` is the first one."""
+        return f"{provider_key}:arrived"
 
     def _outside(self, leg: Leg) -> Account | None:
         accounts = {Leg.SENT: [self.source], Leg.ARRIVED: [self.target], Leg.WHOLE: [self.source, self.target]}[leg]
@@ -357,6 +365,10 @@ def claimed(movement: Movement, voucher: Voucher, arrived: Money, charge: Money,
     if charge and RULES[movement.kind].charges is None:
         raise DoesNotAddUp(f"nothing is kept on the way of {movement.kind}: propose the charge by itself")
     must_be_a_voucher(voucher, movement._outside(Leg.ARRIVED), movement.kind, today=today)
+    if movement.is_within and voucher.reference != movement.voucher.reference:
+        raise VoucherRefused(
+            f"a transfer within one shortcode has one receipt, {movement.voucher.reference}: look for that one there"
+        )
     if voucher.day < movement.voucher.day:
         raise VoucherRefused(f"it can't have arrived before it was sent, on {movement.voucher.day}")
     return sees

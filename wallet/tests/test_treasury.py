@@ -350,6 +350,29 @@ def test_what_lies_in_suspense_and_is_something_else_is_refused(lies):
     assert status(id) == S.IN_TRANSIT
 
 
+def test_a_transfer_within_a_shortcode_whose_arrival_recovery_saw_first_is_booked_by_its_one_receipt():
+    lies_in_suspense("UKM0000060", 500)
+    place = {"source": f"mpesa_utility:{PAYBILL}", "target": f"mpesa_working:{PAYBILL}", "amount": kes(500)}
+    key = f"mpesa:{PAYBILL}:UKM0000060"
+
+    id = approved(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    with pytest.raises(ProviderKeyUsed):
+        proposed(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    with pytest.raises(VoucherRefused, match="UKM0000060"):
+        seen(id, reference="UKM0000061")
+    arrived(id)
+
+    assert [line[4] for line in lines(id)] == [f"{key}:arrived"]
+    assert ledger.balance(mpesa_utility(PAYBILL)) == kes(-500)
+    assert ledger.balance(mpesa_working(PAYBILL)) == kes(500)
+    for kind in (A.SUSPENSE, A.CASH_IN_TRANSIT):
+        assert ledger.balance(house(kind, KES)) == kes(0)
+    assert told_of() == [key]
+    with pytest.raises(ProviderKeyUsed):
+        proposed(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    assert balances_are_sound()
+
+
 def test_what_was_settled_from_suspense_otherwise_is_not_taken_by_treasury():
     lies_in_suspense()
     key, customer = f"mpesa:{PAYBILL}:UKM0000001", a_customer()

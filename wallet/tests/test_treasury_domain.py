@@ -190,6 +190,21 @@ def test_what_arrives_and_what_was_kept_are_what_was_sent(arrived, charge, error
     assert claimed(sent, Voucher("FT26/2", DAY), kes(990), kes(10), by="staff:1", today=DAY).charge == 10_00
 
 
+def test_within_one_shortcode_nothing_but_the_receipt_that_was_sent_arrives():
+    """A customer's receipt, whose plain key is another one than an arrival's, would be booked twice."""
+    working, utility = Account(A.MPESA_WORKING, KES, "174379"), Account(A.MPESA_UTILITY, KES, "174379")
+    sent = a_movement(
+        Kind.MPESA_TRANSFER, working, utility, status=Status.IN_TRANSIT, voucher=Voucher("UKM0000001", DAY)
+    )
+    seen = {"by": "staff:1", "today": DAY}
+
+    with pytest.raises(VoucherRefused, match="UKM0000001"):
+        claimed(sent, Voucher("UKM0000002", DAY), sent.amount, kes(0), **seen)
+    assert claimed(sent, Voucher("UKM0000001", DAY), sent.amount, kes(0), **seen).status is Status.ARRIVING
+    elsewhere = replace(sent, target=Account(A.MPESA_UTILITY, KES, "600992"))
+    assert claimed(elsewhere, Voucher("UKM0000002", DAY), sent.amount, kes(0), **seen).status is Status.ARRIVING
+
+
 def test_nothing_arrives_before_it_was_sent_nor_without_being_seen_nor_twice():
     sent = a_settlement(status=Status.IN_TRANSIT)
 
