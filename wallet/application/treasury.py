@@ -120,7 +120,8 @@ class TreasuryMovements:
     def approve(self, id: UUID, *, by: str, as_seen: str = "") -> Status:
         """Another person agrees to what was proposed, or to its arrival: it is posted. Answers the new status.
 
-        `as_seen` is the movement's when it was looked at: what has changed since is not approved unseen.
+        `as_seen` is what `preview` answered when it was looked at: what has changed since, of it or of what it
+        reverses, is not approved unseen.
 
         Raises `MovementNotFound`, `MovementNotOpen`, `SamePerson`, `ProviderKeyUsed`, `OwesLess`, `AlreadyOpened`,
         `RebookedTooOften`, `MovementRefused`.
@@ -128,7 +129,7 @@ class TreasuryMovements:
         with self.unit_of_work():
             self.movements.one_at_a_time()
             waiting, at = self.movements.get(id), self.clock()
-            if as_seen and as_seen != waiting.as_seen:
+            if as_seen and as_seen != self._as_seen(waiting):
                 raise MovementNotOpen("it has changed since you looked at it: look at it again")
             if waiting.status is Status.ARRIVING:
                 must_be_another(by, waiting.arrival_by)
@@ -184,12 +185,19 @@ class TreasuryMovements:
         """
         with self.unit_of_work():
             movement = self.movements.get(id)
+            as_seen = self._as_seen(movement)
             if movement.status not in {Status.DRAFT, Status.PROPOSED, Status.ARRIVING}:
-                return movement.as_seen, ()
+                return as_seen, ()
             if movement.reverses is not None:
-                return movement.as_seen, self._mirrored(self.movements.get(movement.reverses))
+                return as_seen, self._mirrored(self.movements.get(movement.reverses))
             leg = Leg.ARRIVED if movement.status is Status.ARRIVING else movement.first_leg
-            return movement.as_seen, self._entries(movement, leg, self._booking(movement, leg))
+            return as_seen, self._entries(movement, leg, self._booking(movement, leg))
+
+    def _as_seen(self, movement: Movement) -> str:
+        """A reversal posts what its movement has posted by then: that one is a part of how it looks."""
+        if movement.reverses is None:
+            return movement.as_seen
+        return f"{movement.as_seen}||{self.movements.get(movement.reverses).as_seen}"
 
     def _entries(self, movement: Movement, leg: Leg, booking: Booking) -> tuple[Entry, ...]:
         result = None

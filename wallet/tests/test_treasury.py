@@ -521,6 +521,24 @@ def test_a_reversal_is_a_proposal_of_its_own_whose_entries_mirror_and_name_those
     assert balances_are_sound()
 
 
+def test_a_reversal_is_not_approved_unseen_after_its_movement_has_arrived():
+    id = approved(Kind.SETTLEMENT)
+    reversal = treasury_movements.propose_reversal(id, by=MARY, why="of another shortcode").id
+    seen_then, entries = treasury_movements.preview(reversal)
+    assert len(entries) == 1
+    arrived(id)
+
+    with pytest.raises(MovementNotOpen, match="look at it again"):
+        treasury_movements.approve(reversal, by=JOHN, as_seen=seen_then)
+    assert (lines(reversal), status(id)) == ([], S.ARRIVED)
+
+    seen_now, entries = treasury_movements.preview(reversal)
+    assert len(entries) == 2
+    assert treasury_movements.approve(reversal, by=JOHN, as_seen=seen_now) is S.POSTED
+    assert treasury_movements.preview(reversal)[1] == ()
+    assert balances_are_sound()
+
+
 def test_what_is_only_sent_is_taken_back_out_of_cash_in_transit():
     id = approved(Kind.SETTLEMENT)
 
