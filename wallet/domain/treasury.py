@@ -22,7 +22,7 @@ round. Each currency balances for itself.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -32,6 +32,8 @@ from wallet.domain.ledger import Account, AccountKind as A, Entry, house
 from wallet.domain.statement import KENYA
 
 KES, USD = Currency.KES, Currency.USD
+BOOKED_WITHIN = timedelta(days=366)  # what is older is a typing error, or belongs into the opening balances
+EARLIEST_OPENING = date(2000, 1, 1)
 
 
 class MovementRefused(Unprocessable):
@@ -340,7 +342,9 @@ def checked(movement: Movement, *, today: date) -> Movement:
 
 
 def must_be_a_voucher(voucher: Voucher, outside: Account | None, kind: Kind, *, today: date) -> None:
-    """Of the form that the account outside has, and of a day that has come. Raises `VoucherRefused`."""
+    """Of the form that the account outside has, and of a day that has come and is no typing error. Raises
+    `VoucherRefused`.
+    """
     form, named = _DOCUMENT
     if outside is not None and kind is not Kind.OPENING_BALANCE:
         form, named = _FORMS.get(outside.kind, _DOCUMENT)
@@ -348,6 +352,9 @@ def must_be_a_voucher(voucher: Voucher, outside: Account | None, kind: Kind, *, 
         raise VoucherRefused(f"give {named}")
     if voucher.day > today:
         raise VoucherRefused(f"{voucher.day} has not come yet: give the day on which it was booked there")
+    first = EARLIEST_OPENING if kind is Kind.OPENING_BALANCE else today - BOOKED_WITHIN
+    if voucher.day < first:
+        raise VoucherRefused(f"{voucher.day} is before {first}: give the day on which it was booked there")
 
 
 def claimed(movement: Movement, voucher: Voucher, arrived: Money, charge: Money, *, by: str, today: date) -> Movement:

@@ -150,11 +150,22 @@ def test_an_exchange_without_its_other_currency_is_refused(got):
         (Voucher("UKM 1", DAY), "M-Pesa's receipt"),
         (Voucher("UKM0000001:x", DAY), "M-Pesa's receipt"),
         (Voucher("UKM0000001", DAY + timedelta(days=1)), "has not come yet"),
+        (Voucher("UKM0000001", DAY - timedelta(days=367)), "is before 2025-11-23"),
+        (Voucher("UKM0000001", date.min), "is before 2025-11-23"),
     ],
 )
 def test_what_shows_it_has_the_form_of_its_place_and_a_day_that_has_come(voucher, says):
     with pytest.raises(VoucherRefused, match=says):
         checked(replace(a_settlement(), voucher=voucher), today=DAY)
+
+
+def test_an_opening_balance_may_be_of_any_day_that_a_calendar_has_and_all_else_of_a_year():
+    opened = a_movement(Kind.OPENING_BALANCE, house(A.OPENING_BALANCES, KES), house(A.BANK, KES))
+
+    assert checked(replace(a_settlement(), voucher=Voucher("UKM0000001", DAY - timedelta(days=366))), today=DAY)
+    assert checked(replace(opened, voucher=Voucher("AUDIT/2010", date(2010, 1, 1))), today=DAY)
+    with pytest.raises(VoucherRefused, match="is before 2000-01-01"):
+        checked(replace(opened, voucher=Voucher("AUDIT/1", date.min)), today=DAY)
 
 
 def test_a_movement_needs_a_reason():
