@@ -39,6 +39,7 @@ from wallet.domain.treasury import (
     RebookedTooOften,
     Status,
     Voucher,
+    VoucherRefused,
     checked,
     claimed,
     must_be_another,
@@ -329,6 +330,9 @@ def _today(at: datetime) -> date:
 
 
 def _voucher(reference: str, day: date) -> Voucher:
+    """Raises `VoucherRefused` for what other alphabets would make a reference of in capitals, such as ß, ı or ﬁ."""
+    if not reference.strip().isascii():
+        raise VoucherRefused("give the reference in A-Z, 0-9 and /._- alone, as the provider or the document shows it")
     return Voucher(reference.strip().upper(), day)
 
 

@@ -246,6 +246,18 @@ def test_what_is_refused_changes_nothing(attempt, error):
     assert LedgerEntry.objects.count() == 0
 
 
+@pytest.mark.parametrize("reference", ["FTß11111", "FTı11111", "ﬁ/11111", "FT١١١١١", "ＦＴ11111"])
+def test_a_reference_in_another_alphabet_is_refused_and_not_made_one_of_ours(reference):
+    id = approved(Kind.SETTLEMENT)
+
+    with pytest.raises(VoucherRefused, match="A-Z"):
+        proposed(Kind.BANK_CHARGE, reference=reference)
+    with pytest.raises(VoucherRefused, match="A-Z"):
+        seen(id, reference=reference)
+
+    assert status(id) == S.IN_TRANSIT
+
+
 def test_a_dry_run_checks_everything_and_stores_nothing():
     treasury_movements.propose(a_command(), by=MARY, dry_run=True)
 
