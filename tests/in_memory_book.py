@@ -1,7 +1,7 @@
 """The wallet's `LedgerBook` in memory, under the real journals; it refuses what the database refuses."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -16,9 +16,10 @@ from wallet.domain.ledger import (
     InTransitOverdrawn,
     Journal,
     PostedEntry,
-    ProviderKeyUsed,
     Side,
     changes,
+    keys_of,
+    next_key,
     settlements_of,
 )
 
@@ -80,8 +81,15 @@ class InMemoryBook:
         return [known[id] for id in ids]
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
-        written = [line.posted.entry for line in self._lines()] + [e for j in self.collected() for e in j.entries]
-        return {entry.provider_key for entry in written if entry.provider_key} & set(provider_keys)
+        carried = {key for key, stands in self._used().items() if stands}
+        carried |= {e.provider_key for j in self.collected() for e in j.entries if e.provider_key}
+        return {key for key in provider_keys if not carried.isdisjoint(keys_of(key))}
+
+    def _used(self) -> dict[str, bool]:
+        """The provider keys that an entry carries: whether it stands, or was undone as never moved."""
+        entries = [line.posted for line in self._lines()]
+        undone = {p.entry.reverses for p in entries if not p.entry.provider_key}
+        return {p.entry.provider_key: p.id not in undone for p in entries if p.entry.provider_key}
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
         reversed_ = {line.posted.entry.reverses for line in self._lines()}
@@ -129,12 +137,12 @@ class InMemoryBook:
 
     def _write_journal(self, journal: Journal, reference: str) -> None:
         known = list(self._lines())
-        keys = {line.posted.entry.provider_key for line in known} - {None}
+        used = self._used()
         references = {line.posted.reference for line in known}
         reversed_ = {line.posted.entry.reverses for line in known} - {None}
         for number, entry in enumerate(journal.entries, 1):
-            if entry.provider_key in keys:
-                raise ProviderKeyUsed(f"{entry.provider_key} was posted before")
+            if entry.provider_key in used:
+                entry = replace(entry, provider_key=next_key(entry.provider_key, used))
             if f"{reference}:{number}" in references or entry.reverses in reversed_:
                 raise AlreadyPosted(f"{reference} was posted before")
             self.store.entries.append(self._line(journal, f"{reference}:{number}", entry))

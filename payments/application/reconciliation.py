@@ -401,12 +401,13 @@ def _keys(provider: Provider, account: str, movement: Movement) -> list[str]:
 
 
 def _staffs_keys(provider: Provider, account: str, movement: Movement) -> list[str]:
-    """Those under which treasury may have booked it beside its plain one: the arrival of a transfer within one
-    shortcode, and what was undone and booked anew, as often as that is allowed (`wallet.domain.ledger.keys_of`).
+    """Those under which it, or what it takes back, may be booked beside its plain one: the arrival of a transfer within
+    one shortcode, and what staff undid and anybody booked anew, as often as that is allowed
+    (`wallet.domain.ledger.keys_of`).
     """
-    plain = f"{provider}:{account}:{movement.id}"
+    plains = [f"{provider}:{account}:{id}" for id in (movement.id, movement.reverses) if id]
     again = ["", *(f":{number}" for number in range(2, 5))]
-    return [f"{plain}{leg}{end}" for leg in ("", ":arrived") for end in again if leg or end]
+    return [f"{plain}{leg}{end}" for plain in plains for leg in ("", ":arrived") for end in again if leg or end]
 
 
 def _rest(book: Book, theirs: Sequence[Movement]) -> list[Movement]:

@@ -102,7 +102,7 @@ class Approve(Acting):
 
     statuses = frozenset({"proposed", "arriving"})
     needs = (APPROVES,)
-    as_seen = forms.CharField(max_length=255, widget=forms.HiddenInput)
+    as_seen = forms.CharField(max_length=1000, widget=forms.HiddenInput)
 
     def act(self, row: models.TreasuryMovement, by: str) -> None:
         treasury_movements.approve(row.pk, by=by, as_seen=self.cleaned_data["as_seen"])

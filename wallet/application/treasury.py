@@ -39,6 +39,7 @@ from wallet.domain.treasury import (
     RebookedTooOften,
     Status,
     Voucher,
+    VoucherRefused,
     checked,
     claimed,
     must_be_another,
@@ -120,7 +121,8 @@ class TreasuryMovements:
     def approve(self, id: UUID, *, by: str, as_seen: str = "") -> Status:
         """Another person agrees to what was proposed, or to its arrival: it is posted. Answers the new status.
 
-        `as_seen` is the movement's when it was looked at: what has changed since is not approved unseen.
+        `as_seen` is what `preview` answered when it was looked at: what has changed since, of it or of what it
+        reverses, is not approved unseen.
 
         Raises `MovementNotFound`, `MovementNotOpen`, `SamePerson`, `ProviderKeyUsed`, `OwesLess`, `AlreadyOpened`,
         `RebookedTooOften`, `MovementRefused`.
@@ -128,7 +130,7 @@ class TreasuryMovements:
         with self.unit_of_work():
             self.movements.one_at_a_time()
             waiting, at = self.movements.get(id), self.clock()
-            if as_seen and as_seen != waiting.as_seen:
+            if as_seen and as_seen != self._as_seen(waiting):
                 raise MovementNotOpen("it has changed since you looked at it: look at it again")
             if waiting.status is Status.ARRIVING:
                 must_be_another(by, waiting.arrival_by)
@@ -184,12 +186,19 @@ class TreasuryMovements:
         """
         with self.unit_of_work():
             movement = self.movements.get(id)
+            as_seen = self._as_seen(movement)
             if movement.status not in {Status.DRAFT, Status.PROPOSED, Status.ARRIVING}:
-                return movement.as_seen, ()
+                return as_seen, ()
             if movement.reverses is not None:
-                return movement.as_seen, self._mirrored(self.movements.get(movement.reverses))
+                return as_seen, self._mirrored(self.movements.get(movement.reverses))
             leg = Leg.ARRIVED if movement.status is Status.ARRIVING else movement.first_leg
-            return movement.as_seen, self._entries(movement, leg, self._booking(movement, leg))
+            return as_seen, self._entries(movement, leg, self._booking(movement, leg))
+
+    def _as_seen(self, movement: Movement) -> str:
+        """A reversal posts what its movement has posted by then: that one is a part of how it looks."""
+        if movement.reverses is None:
+            return movement.as_seen
+        return f"{movement.as_seen}||{self.movements.get(movement.reverses).as_seen}"
 
     def _entries(self, movement: Movement, leg: Leg, booking: Booking) -> tuple[Entry, ...]:
         result = None
@@ -237,17 +246,18 @@ class TreasuryMovements:
         if posted := self.movements.in_suspense(plain_key(key)):
             if movement.is_shown_by(posted.entry, leg):
                 return Booking(self.book.settlement_of(plain_key(key)), from_suspense=True)
-            raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
-        undone = self.movements.undone(keys_of(key))
-        free = next((one for one in keys_of(key) if one not in undone), None)
-        if free is None:
-            raise RebookedTooOften(f"{key} was undone {len(undone)} times: look for what is wrong before you go on")
-        if self.book.posted([free]):
+            if not (leg is Leg.SENT and movement.is_within and movement.is_shown_by(posted.entry, Leg.ARRIVED)):
+                raise ProviderKeyUsed(f"{plain_key(key)} lies in suspense as {posted.entry.amount}, which this is not")
+            key = movement.other_side(key)  # recovery saw it arrive, under the key that the sent leg has else
+        keys = keys_of(key)
+        if len(self.movements.undone(keys)) == len(keys):
+            raise RebookedTooOften(f"{key} was undone {len(keys)} times: look for what is wrong before you go on")
+        if self.book.posted([key]):
             raise ProviderKeyUsed(
                 f"{key} is in the ledger already: look it up among the entries by this key. If it is wrong there, have "
                 "it reversed first"
             )
-        return Booking(reference, free)
+        return Booking(reference, key)
 
     # --- what is checked ----------------------------------------------------------------------------------------------
 
@@ -320,6 +330,9 @@ def _today(at: datetime) -> date:
 
 
 def _voucher(reference: str, day: date) -> Voucher:
+    """Raises `VoucherRefused` for what other alphabets would make a reference of in capitals, such as ß, ı or ﬁ."""
+    if not reference.strip().isascii():
+        raise VoucherRefused("give the reference in A-Z, 0-9 and /._- alone, as the provider or the document shows it")
     return Voucher(reference.strip().upper(), day)
 
 

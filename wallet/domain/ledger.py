@@ -1,6 +1,6 @@
 """Accounts, entries and journals. An entry names the account debited, the account credited, one amount: it balances."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -168,7 +168,7 @@ class Entry:
     """`amount` debited to one account and credited to another, all in one currency.
 
     `provider_key` names the provider's movement behind a float leg (provider, sub-account, its transaction id) and is
-    unique over the whole ledger. `reverses` names the entry that this one takes back.
+    unique over the whole ledger; once its entry was undone as never moved, it is written as the next of `keys_of`. `reverses` names the entry that this one takes back.
     """
 
     debit: Account
@@ -227,6 +227,17 @@ def keys_of(provider_key: str) -> list[str]:
     and the key of what was undone stays used.
     """
     return [provider_key, *(f"{provider_key}:{number}" for number in range(2, 2 + REBOOKED_MOST))]
+
+
+def next_key(provider_key: str, stands: Mapping[str, bool]) -> str:
+    """The first of its keys that was never used; `stands` says of each that was whether its entry stands, or was undone
+    as never moved. Raises `ProviderKeyUsed` while one stands, or when all of them were used.
+    """
+    keys = keys_of(provider_key)
+    free = next((key for key in keys if key not in stands), None)
+    if free is None or any(stands.get(key) for key in keys):
+        raise ProviderKeyUsed("this movement at the provider is in the ledger already")
+    return free
 
 
 def settlements_of(name: str) -> list[str]:

@@ -16,14 +16,17 @@ class LedgerBook(Protocol):
     def append(self, journal: Journal) -> None:
         """Into the caller's unit of work, written at its end together with the balances that it changes.
 
-        That end raises `InTransitOverdrawn`, `AlreadyPosted`, `ProviderKeyUsed`; nothing of the unit of work is kept.
+        A provider key whose entry was undone as never moved is written as the next of `keys_of`. That end raises
+        `InTransitOverdrawn`, `AlreadyPosted`, `ProviderKeyUsed`; nothing of the unit of work is kept.
         """
 
     def entries(self, ids: Sequence[EntryId]) -> list[PostedEntry]:
         """Entries that are in the ledger, in the order of `ids`. Raises `EntryNotFound`."""
 
     def posted(self, provider_keys: Collection[str]) -> set[str]:
-        """Those that some entry carries; one SELECT. Includes what this unit of work collected."""
+        """Those that some entry carries which stands, as any of `keys_of`: what was undone by an entry without a
+        provider key had never moved. One SELECT. Includes what this unit of work collected.
+        """
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
         """The newest journal of that purpose that nothing reversed, in its order; empty if there is none.
@@ -72,7 +75,9 @@ class TreasuryBook(Protocol):
         """Those of these keys whose entry was reversed as never moved."""
 
     def in_suspense(self, provider_key: str) -> PostedEntry | None:
-        """The entry by which that movement outside lies in suspense; None if it does not, or was settled."""
+        """The entry by which that movement outside lies in suspense, under whichever of its keys; None if it does not,
+        or was settled.
+        """
 
     def is_opened(self, account: Account) -> bool:
         """Whether it has an opening balance that stands."""

@@ -22,7 +22,7 @@ round. Each currency balances for itself.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -32,6 +32,8 @@ from wallet.domain.ledger import Account, AccountKind as A, Entry, house
 from wallet.domain.statement import KENYA
 
 KES, USD = Currency.KES, Currency.USD
+BOOKED_WITHIN = timedelta(days=366)  # what is older is a typing error, or belongs into the opening balances
+EARLIEST_OPENING = date(2000, 1, 1)
 
 
 class MovementRefused(Unprocessable):
@@ -222,6 +224,11 @@ class Movement:
         return self.kind in RULES and RULES[self.kind].in_transit
 
     @property
+    def is_within(self) -> bool:
+        """Whether it is a transfer within one shortcode, where one receipt shows both legs."""
+        return self.kind is Kind.MPESA_TRANSFER and self.source.owner == self.target.owner
+
+    @property
     def first_leg(self) -> Leg:
         """What its approval posts."""
         return Leg.SENT if self.in_transit else Leg.WHOLE
@@ -298,8 +305,11 @@ class Movement:
         key = f"{provider}:{place}:{voucher.reference}"
         if self.kind in {Kind.MPESA_CHARGE, Kind.BANK_CHARGE}:
             return f"{key}:fee"
-        within = self.kind is Kind.MPESA_TRANSFER and self.source.owner == self.target.owner
-        return f"{key}:arrived" if leg is Leg.ARRIVED and within else key
+        return self.other_side(key) if leg is Leg.ARRIVED and self.is_within else key
+
+    def other_side(self, provider_key: str) -> str:
+        """The second key of a receipt that shows both legs; `plain_key` is the first one."""
+        return f"{provider_key}:arrived"
 
     def _outside(self, leg: Leg) -> Account | None:
         accounts = {Leg.SENT: [self.source], Leg.ARRIVED: [self.target], Leg.WHOLE: [self.source, self.target]}[leg]
@@ -332,7 +342,9 @@ def checked(movement: Movement, *, today: date) -> Movement:
 
 
 def must_be_a_voucher(voucher: Voucher, outside: Account | None, kind: Kind, *, today: date) -> None:
-    """Of the form that the account outside has, and of a day that has come. Raises `VoucherRefused`."""
+    """Of the form that the account outside has, and of a day that has come and is no typing error. Raises
+    `VoucherRefused`.
+    """
     form, named = _DOCUMENT
     if outside is not None and kind is not Kind.OPENING_BALANCE:
         form, named = _FORMS.get(outside.kind, _DOCUMENT)
@@ -340,6 +352,9 @@ def must_be_a_voucher(voucher: Voucher, outside: Account | None, kind: Kind, *, 
         raise VoucherRefused(f"give {named}")
     if voucher.day > today:
         raise VoucherRefused(f"{voucher.day} has not come yet: give the day on which it was booked there")
+    first = EARLIEST_OPENING if kind is Kind.OPENING_BALANCE else today - BOOKED_WITHIN
+    if voucher.day < first:
+        raise VoucherRefused(f"{voucher.day} is before {first}: give the day on which it was booked there")
 
 
 def claimed(movement: Movement, voucher: Voucher, arrived: Money, charge: Money, *, by: str, today: date) -> Movement:
@@ -357,6 +372,10 @@ def claimed(movement: Movement, voucher: Voucher, arrived: Money, charge: Money,
     if charge and RULES[movement.kind].charges is None:
         raise DoesNotAddUp(f"nothing is kept on the way of {movement.kind}: propose the charge by itself")
     must_be_a_voucher(voucher, movement._outside(Leg.ARRIVED), movement.kind, today=today)
+    if movement.is_within and voucher.reference != movement.voucher.reference:
+        raise VoucherRefused(
+            f"a transfer within one shortcode has one receipt, {movement.voucher.reference}: look for that one there"
+        )
     if voucher.day < movement.voucher.day:
         raise VoucherRefused(f"it can't have arrived before it was sent, on {movement.voucher.day}")
     return sees

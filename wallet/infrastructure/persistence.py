@@ -39,6 +39,8 @@ from wallet.domain.ledger import (
     ProviderKeyUsed,
     Side,
     changes,
+    keys_of,
+    next_key,
     settlements_of,
 )
 
@@ -53,6 +55,7 @@ _INTO_ENTRIES = (
     "INSERT INTO ledger_entries (id, journal_id, purpose, debit_account_id, credit_account_id, amount, currency, "
     "transaction_id, reference, provider_key, reverses, effective_at, recorded_at) VALUES "
 )
+_KEY = 4  # where a row of these has its provider key
 _INTO_BALANCES = "INSERT INTO ledger_balances (account_id, slot, credit_balance) VALUES "
 _ADDED = {
     "mysql": " ON DUPLICATE KEY UPDATE credit_balance = credit_balance + VALUES(credit_balance)",
@@ -94,9 +97,9 @@ class DjangoLedgerBook:
         wanted = set(provider_keys)
         if not wanted:
             return set()
-        rows = models.LedgerEntry.objects.filter(provider_key__in=wanted).values_list("provider_key", flat=True)
-        collected = [entry.provider_key for journal in self.collected() for entry in journal.entries]
-        return {key for key in (*rows, *collected) if key in wanted}
+        carried = {key for key, stands in _used(wanted).items() if stands}
+        carried |= {e.provider_key for journal in self.collected() for e in journal.entries if e.provider_key}
+        return {key for key in wanted if not carried.isdisjoint(keys_of(key))}
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
         unreversed = ~Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id")))
@@ -218,7 +221,8 @@ class Group:
                         recorded,
                     )
                 )
-        _insert(_INTO_ENTRIES, rows)
+        for some in _parts(rows):
+            _insert_keyed(some)
 
     def _references(self) -> dict[JournalId, str]:
         """Each journal's; one that may happen again has the count of its undoings in it, read for all at once."""
@@ -243,6 +247,27 @@ class Group:
             .annotate(Count("journal_id", distinct=True))
         )
         return Counter({(of, purpose): journals for of, purpose, journals in rows})
+
+
+def _insert_keyed(rows: Sequence[Row]) -> None:
+    """One INSERT. Only if the database refuses a provider key, its successors are looked up, and it is tried once more:
+    what is not refused costs nothing, and what others write at this moment is refused as before.
+    """
+    try:
+        _insert(_INTO_ENTRIES, rows)
+    except IntegrityError as refused:
+        if "provider_key" not in str(refused):
+            raise
+        used = _used({row[_KEY] for row in rows if row[_KEY]})
+        renamed = [(*row[:_KEY], row[_KEY] and next_key(row[_KEY], used), *row[_KEY + 1 :]) for row in rows]
+        _insert(_INTO_ENTRIES, renamed)
+
+
+def _used(provider_keys: Collection[str]) -> dict[str, bool]:
+    """Those of their `keys_of` that an entry carries: whether it stands, or was undone as never moved; one SELECT."""
+    undone = Exists(models.LedgerEntry.objects.filter(reverses=OuterRef("id"), provider_key=None))
+    rows = models.LedgerEntry.objects.filter(provider_key__in={one for key in provider_keys for one in keys_of(key)})
+    return {str(key): stands for key, stands in rows.annotate(stands=~undone).values_list("provider_key", "stands")}
 
 
 def change_balances(changed: Iterable[tuple[UUID, bool, int]], slot: int) -> None:

@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.rows import insert
 from wallet import models
-from wallet.domain.ledger import Account, AccountKind, PostedEntry, settlements_of
+from wallet.domain.ledger import Account, AccountKind, PostedEntry, keys_of, settlements_of
 from wallet.domain.treasury import Kind, Leg, Movement, MovementNotFound, Status, Voucher, plain_key
 from wallet.infrastructure.guards import DECIDED
 from wallet.infrastructure.persistence import to_domain as to_entry, used_settlements
@@ -57,7 +57,8 @@ class DjangoTreasuryBook:
 
     def in_suspense(self, provider_key: str) -> PostedEntry | None:
         posted = models.LedgerEntry.objects.select_related("debit_account", "credit_account")
-        row = posted.filter(_UNREVERSED, provider_key=provider_key, purpose__in=["suspense_in", "suspense_out"]).first()
+        ways = ["suspense_in", "suspense_out"]
+        row = posted.filter(_UNREVERSED, provider_key__in=keys_of(provider_key), purpose__in=ways).first()
         if row is None or any(used_settlements(settlements_of(provider_key)).values()):
             return None
         return to_entry(row)

@@ -246,6 +246,18 @@ def test_what_is_refused_changes_nothing(attempt, error):
     assert LedgerEntry.objects.count() == 0
 
 
+@pytest.mark.parametrize("reference", ["FTß11111", "FTı11111", "ﬁ/11111", "FT١١١١١", "ＦＴ11111"])
+def test_a_reference_in_another_alphabet_is_refused_and_not_made_one_of_ours(reference):
+    id = approved(Kind.SETTLEMENT)
+
+    with pytest.raises(VoucherRefused, match="A-Z"):
+        proposed(Kind.BANK_CHARGE, reference=reference)
+    with pytest.raises(VoucherRefused, match="A-Z"):
+        seen(id, reference=reference)
+
+    assert status(id) == S.IN_TRANSIT
+
+
 def test_a_dry_run_checks_everything_and_stores_nothing():
     treasury_movements.propose(a_command(), by=MARY, dry_run=True)
 
@@ -348,6 +360,29 @@ def test_what_lies_in_suspense_and_is_something_else_is_refused(lies):
         seen(id, reference="UKM0000001")
 
     assert status(id) == S.IN_TRANSIT
+
+
+def test_a_transfer_within_a_shortcode_whose_arrival_recovery_saw_first_is_booked_by_its_one_receipt():
+    lies_in_suspense("UKM0000060", 500)
+    place = {"source": f"mpesa_utility:{PAYBILL}", "target": f"mpesa_working:{PAYBILL}", "amount": kes(500)}
+    key = f"mpesa:{PAYBILL}:UKM0000060"
+
+    id = approved(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    with pytest.raises(ProviderKeyUsed):
+        proposed(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    with pytest.raises(VoucherRefused, match="UKM0000060"):
+        seen(id, reference="UKM0000061")
+    arrived(id)
+
+    assert [line[4] for line in lines(id)] == [f"{key}:arrived"]
+    assert ledger.balance(mpesa_utility(PAYBILL)) == kes(-500)
+    assert ledger.balance(mpesa_working(PAYBILL)) == kes(500)
+    for kind in (A.SUSPENSE, A.CASH_IN_TRANSIT):
+        assert ledger.balance(house(kind, KES)) == kes(0)
+    assert told_of() == [key]
+    with pytest.raises(ProviderKeyUsed):
+        proposed(Kind.MPESA_TRANSFER, reference="UKM0000060", **place)
+    assert balances_are_sound()
 
 
 def test_what_was_settled_from_suspense_otherwise_is_not_taken_by_treasury():
@@ -495,6 +530,24 @@ def test_a_reversal_is_a_proposal_of_its_own_whose_entries_mirror_and_name_those
     assert status(id) == S.REVERSED
     assert audited(id)[-1] == ("arrived", "reversed", JOHN)
     assert ledger.balance(mpesa_working(PAYBILL)) == kes(0)
+    assert balances_are_sound()
+
+
+def test_a_reversal_is_not_approved_unseen_after_its_movement_has_arrived():
+    id = approved(Kind.SETTLEMENT)
+    reversal = treasury_movements.propose_reversal(id, by=MARY, why="of another shortcode").id
+    seen_then, entries = treasury_movements.preview(reversal)
+    assert len(entries) == 1
+    arrived(id)
+
+    with pytest.raises(MovementNotOpen, match="look at it again"):
+        treasury_movements.approve(reversal, by=JOHN, as_seen=seen_then)
+    assert (lines(reversal), status(id)) == ([], S.ARRIVED)
+
+    seen_now, entries = treasury_movements.preview(reversal)
+    assert len(entries) == 2
+    assert treasury_movements.approve(reversal, by=JOHN, as_seen=seen_now) is S.POSTED
+    assert treasury_movements.preview(reversal)[1] == ()
     assert balances_are_sound()
 
 

@@ -150,11 +150,22 @@ def test_an_exchange_without_its_other_currency_is_refused(got):
         (Voucher("UKM 1", DAY), "M-Pesa's receipt"),
         (Voucher("UKM0000001:x", DAY), "M-Pesa's receipt"),
         (Voucher("UKM0000001", DAY + timedelta(days=1)), "has not come yet"),
+        (Voucher("UKM0000001", DAY - timedelta(days=367)), "is before 2025-11-23"),
+        (Voucher("UKM0000001", date.min), "is before 2025-11-23"),
     ],
 )
 def test_what_shows_it_has_the_form_of_its_place_and_a_day_that_has_come(voucher, says):
     with pytest.raises(VoucherRefused, match=says):
         checked(replace(a_settlement(), voucher=voucher), today=DAY)
+
+
+def test_an_opening_balance_may_be_of_any_day_that_a_calendar_has_and_all_else_of_a_year():
+    opened = a_movement(Kind.OPENING_BALANCE, house(A.OPENING_BALANCES, KES), house(A.BANK, KES))
+
+    assert checked(replace(a_settlement(), voucher=Voucher("UKM0000001", DAY - timedelta(days=366))), today=DAY)
+    assert checked(replace(opened, voucher=Voucher("AUDIT/2010", date(2010, 1, 1))), today=DAY)
+    with pytest.raises(VoucherRefused, match="is before 2000-01-01"):
+        checked(replace(opened, voucher=Voucher("AUDIT/1", date.min)), today=DAY)
 
 
 def test_a_movement_needs_a_reason():
@@ -188,6 +199,21 @@ def test_what_arrives_and_what_was_kept_are_what_was_sent(arrived, charge, error
     with pytest.raises(error):
         claimed(sent, Voucher("FT26/2", DAY), arrived, charge, by="staff:1", today=DAY)
     assert claimed(sent, Voucher("FT26/2", DAY), kes(990), kes(10), by="staff:1", today=DAY).charge == 10_00
+
+
+def test_within_one_shortcode_nothing_but_the_receipt_that_was_sent_arrives():
+    """A customer's receipt, whose plain key is another one than an arrival's, would be booked twice."""
+    working, utility = Account(A.MPESA_WORKING, KES, "174379"), Account(A.MPESA_UTILITY, KES, "174379")
+    sent = a_movement(
+        Kind.MPESA_TRANSFER, working, utility, status=Status.IN_TRANSIT, voucher=Voucher("UKM0000001", DAY)
+    )
+    seen = {"by": "staff:1", "today": DAY}
+
+    with pytest.raises(VoucherRefused, match="UKM0000001"):
+        claimed(sent, Voucher("UKM0000002", DAY), sent.amount, kes(0), **seen)
+    assert claimed(sent, Voucher("UKM0000001", DAY), sent.amount, kes(0), **seen).status is Status.ARRIVING
+    elsewhere = replace(sent, target=Account(A.MPESA_UTILITY, KES, "600992"))
+    assert claimed(elsewhere, Voucher("UKM0000002", DAY), sent.amount, kes(0), **seen).status is Status.ARRIVING
 
 
 def test_nothing_arrives_before_it_was_sent_nor_without_being_seen_nor_twice():

@@ -25,8 +25,12 @@ from shared_kernel.infrastructure.rows import insert
 from wallet.facade import AccountKind, house
 
 _KEYED, _ALL = (", ".join(f"'{purpose}'" for purpose in sorted(purposes)) for purposes in (ORPHANS, PURPOSES))
+# An orphan's name is its movement's first key, which its reference holds: its entry has another one if that was used
+# by what was undone. `suspense_in:<name>:1`, else `<name>:1`.
 _NAME = (
-    f"CASE WHEN e.purpose IN ({_KEYED}) THEN e.provider_key ELSE SUBSTR(e.reference, 1, LENGTH(e.reference) - 2) END"
+    f"CASE WHEN e.purpose IN ({_KEYED}) "
+    "THEN SUBSTR(e.reference, LENGTH(e.purpose) + 2, LENGTH(e.reference) - LENGTH(e.purpose) - 3) "
+    "ELSE SUBSTR(e.reference, 1, LENGTH(e.reference) - 2) END"
 )
 _ACCOUNTS = ", ".join(f"X'{house(AccountKind.SUSPENSE, currency).id.hex}'" for currency in Currency)
 # Each side of suspense by the index of its account, but for what was undone, and what the ledger or people settled.
@@ -41,6 +45,7 @@ _SIDES = " UNION ALL ".join(
     for side, sign in (("credit", ""), ("debit", "-"))
 )
 _JOINED = {"mysql": "CONCAT('orphan:', i.name, '{}:1')", "sqlite": "'orphan:' || i.name || '{}:1'"}
+PROVIDERS = ("mpesa:", "deriv:")  # how the names of orphans begin
 _AGAIN = ("", ":2", ":3", ":4")  # a treasury movement that settled it may have been reversed: `settlements_of`
 OPEN_ITEMS = """
     SELECT i.seq, i.name, i.purpose, i.amount, i.currency, i.effective_at, i.recorded_at, i.provider_key,
@@ -63,13 +68,12 @@ class DjangoSuspenseBook:
     """Joins the caller's unit of work."""
 
     def items(self, names: Collection[str]) -> list[SuspenseItem]:
-        found: list[SuspenseItem] = []
-        keys = [name for name in names if name.startswith(("mpesa:", "deriv:"))]
-        references = [f"{name}:1" for name in names if name not in keys]
-        for column, values in (("provider_key", keys), ("reference", references)):
-            if values:
-                condition = f"e.{column} IN ({', '.join(['%s'] * len(values))})"
-                found += _items(f"{open_items(condition)} ORDER BY i.seq", [*values, *values])
+        starts = [""], [f"{purpose}:" for purpose in sorted(ORPHANS)]
+        references = [f"{start}{name}:1" for name in names for start in starts[name.startswith(PROVIDERS)]]
+        if not references:
+            return []
+        condition = f"e.reference IN ({', '.join(['%s'] * len(references))})"
+        found = _items(f"{open_items(condition)} ORDER BY i.seq", [*references, *references])
         return [item for item in found if item.name in names]
 
     def page(self, *, after: int = 0, most: int = 100) -> list[SuspenseItem]:
@@ -109,10 +113,10 @@ def _items(sql: str, parameters: list[Any]) -> list[SuspenseItem]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         rows = list(cursor.fetchall())
-    of = _orphans(row[7] for row in rows if row[2] in ORPHANS)
+    of = _orphans(row[1] for row in rows if row[2] in ORPHANS)
     known = models.OrphanMovement.objects.filter(of).defer("reference") if of else []
     orphans = {f"{orphan.provider}:{orphan.account}:{orphan.movement}": orphan for orphan in known}
-    return [_item(orphans.get(row[7]), *row) for row in rows]
+    return [_item(orphans.get(row[1]), *row) for row in rows]
 
 
 def _item(
@@ -127,7 +131,7 @@ def _item(
         amount=Money(int(amount), Currency(currency)),
         moved_at=_time(moved_at),
         booked_at=_time(booked_at),
-        key=key or "",
+        key=name if purpose in ORPHANS else key or "",
         transaction=TransactionId(of) if of else None,
         owner=orphan.owner if orphan else "finance",
         settlement=UUID(bytes=bytes(settlement)) if settlement else None,
@@ -138,7 +142,7 @@ def _orphans(keys: Iterable[str]) -> Q | None:
     """Those rows of `orphan_movements` whose provider keys these are, each by its unique key; none of others."""
     of: Q | None = None
     for key in keys:
-        if key.startswith(("mpesa:", "deriv:")):
+        if key.startswith(PROVIDERS):
             provider, account, movement = key.split(":", 2)
             one = Q(provider=provider, account=account, movement=movement)
             of = one if of is None else of | one
