@@ -15,7 +15,6 @@ class PaymentsConfig(AppConfig):
         from payments import models
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
         from shared_kernel.infrastructure.consents import MAY_CHANGE
-
         from wallet.facade import explain_movements_by
 
         explain_movements_by(_explained)

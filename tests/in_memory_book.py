@@ -139,7 +139,7 @@ class InMemoryBook:
         reversed_ = {line.posted.entry.reverses for line in known} - {None}
         for number, entry in enumerate(journal.entries, 1):
             if entry.provider_key in used:
-                entry = replace(entry, provider_key=next_key(entry.provider_key, used))  # noqa: PLW2901
+                entry = replace(entry, provider_key=next_key(entry.provider_key, used))
             if f"{reference}:{number}" in references or entry.reverses in reversed_:
                 raise AlreadyPosted(f"{reference} was posted before")
             self.store.entries.append(self._line(journal, f"{reference}:{number}", entry))

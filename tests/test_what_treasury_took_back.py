@@ -10,10 +10,9 @@ from payments.domain.suspense import SettlementKind as K
 from payments.domain.transaction import TransactionStatus as S
 from payments.facade import breaks, deposits, recovery, withdrawals
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
-from payments.tests.test_breaks import a_break
 from payments.tests.test_recovery import status_of, suspense as lying
 from payments.tests.test_statements import YESTERDAY, a_statement, found, give  # noqa: F401
-from payments.tests.test_suspense import in_order, names, out, orphan, prompted, settle
+from payments.tests.test_suspense import in_order, names, orphan, out, prompted, settle
 from shared_kernel.domain.requests import MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import now, unit_of_work
 from wallet.domain.ledger import ProviderKeyUsed
@@ -58,6 +57,7 @@ def proven(payments):
         [whole] = deposits.whole([deposit.id])
         whole.status = S.AWAITING_MPESA
         whole.touched = True
+        assert whole.payment is not None
         TakePayment(ledger, deposits.audit).take(whole, whole.payment, payments, at=now())
         deposits.save([whole], ())
     return deposit
@@ -161,6 +161,7 @@ def test_a_debit_is_posted():
     with unit_of_work():
         [whole] = withdrawals.whole([withdrawal.id])
         whole.status = S.DERIV_DEBIT_SENT
+        assert whole.debit is not None
         take_debit(ledger, whole, whole.debit, ["9009"], at=now())
         withdrawals.save([whole], ())
 

@@ -99,7 +99,9 @@ class DjangoLedgerBook:
             return set()
         carried = {key for key, stands in _used(wanted).items() if stands}
         if group:
-            carried |= {entry.provider_key for journal in group.journals for entry in journal.entries if entry.provider_key}
+            carried |= {
+                entry.provider_key for journal in group.journals for entry in journal.entries if entry.provider_key
+            }
         return {key for key in wanted if not carried.isdisjoint(keys_of(key))}
 
     def standing(self, transaction: TransactionId, purpose: str) -> list[PostedEntry]:
