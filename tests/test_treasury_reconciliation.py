@@ -151,6 +151,8 @@ def test_as_often_as_treasury_books_anew_reconciliation_looks():
     looked_for = {plain, *_staffs_keys(Provider.MPESA, B2C, movement)}
 
     assert looked_for == {*keys_of(plain), *keys_of(f"{plain}:arrived")}
+    taken_back = Movement("UKM0000002", kes(500), now(), "", "UKM0000001")
+    assert looked_for - {plain} < {*_staffs_keys(Provider.MPESA, B2C, taken_back)}
 
 
 def orphan():

@@ -57,6 +57,7 @@ def proven(payments):
         [whole] = deposits.whole([deposit.id])
         whole.status = S.AWAITING_MPESA
         whole.touched = True
+        assert whole.payment is not None
         TakePayment(ledger, deposits.audit).take(whole, whole.payment, payments, at=now())
         deposits.save([whole], ())
     return deposit
@@ -160,6 +161,7 @@ def test_a_debit_is_posted():
     with unit_of_work():
         [whole] = withdrawals.whole([withdrawal.id])
         whole.status = S.DERIV_DEBIT_SENT
+        assert whole.debit is not None
         take_debit(ledger, whole, whole.debit, ["9009"], at=now())
         withdrawals.save([whole], ())
 

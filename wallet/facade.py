@@ -4,8 +4,12 @@
 The chart's names say which account is meant, as in `ledger.post_opening(deriv_agent("CR900001"), Money(...), ...)`.
 """
 
+from datetime import datetime
+from uuid import UUID
+
 from django.conf import settings
 
+from shared_kernel.domain.money import Money
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
@@ -14,7 +18,7 @@ from shared_kernel.infrastructure.persistence import (
     unit_of_work,
 )
 from wallet.application.posting import Posting
-from wallet.application.treasury import ProposeMovement, TreasuryMovements
+from wallet.application.treasury import Explained, ProposeMovement, TreasuryMovements
 from wallet.domain.ledger import (
     AccountKind,
     FloatKind,
@@ -93,6 +97,7 @@ __all__ = [
     "customer_receivable",
     "deriv_agent",
     "entries_of",
+    "explain_movements_by",
     "float_legs_recorded",
     "float_legs_under",
     "fx_turnover",
@@ -128,11 +133,27 @@ def _ours() -> list[tuple[AccountKind, str]]:
     return [*((kind, shortcode) for shortcode in shortcodes for kind in kinds), *agents]
 
 
+_explanations: list[Explained] = []
+
+
+def explain_movements_by(explained: Explained) -> None:
+    """Has treasury ask `explained` whose a movement outside is: Transactions are none of the wallet's."""
+    _explanations.append(explained)
+
+
+def _explained(provider: str, account: str, movement: str, amount: Money, at: datetime) -> UUID | None:
+    if not _explanations:
+        raise RuntimeError("nobody says which movements are customers': treasury can't know that it may book one")
+    found = (explained(provider, account, movement, amount, at) for explained in _explanations)
+    return next((whose for whose in found if whose is not None), None)
+
+
 treasury_movements = TreasuryMovements(
     movements=DjangoTreasuryBook(),
     book=ledger.book,
     ours=_ours,
     turnover=fx_turnover,
+    explained=_explained,
     audit=DjangoAuditLog(),
     outbox=DjangoOutboxRepository(),
     unit_of_work=unit_of_work,

@@ -167,16 +167,24 @@ class Mpesa:
         return self.requests.behind(ids, receipts)
 
     def may_explain(
-        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+        self,
+        shortcode: str,
+        receipt: str,
+        reference: str,
+        amount: Money,
+        moved_at: datetime,
+        *,
+        other_amounts: bool = True,
     ) -> list[MpesaRequest]:
         """The attempts that a movement of `shortcode` may be the effect of; `amount` is signed, above zero it came in.
 
         Those that M-Pesa named it to, or claims it of; those of its AccountReference; and such as have no receipt: for
         a payment that came in those of this very amount that are open or proven; for one that left any whose end is
         open, for M-Pesa may have paid another amount, and those of this amount that were given up, for people to judge.
+        Without `other_amounts` open ones count with this very amount alone.
         One SELECT, so that an attempt that ends at this moment is seen as it was or as it is.
         """
-        return self.requests.may_explain(shortcode, receipt, reference, amount, moved_at)
+        return self.requests.may_explain(shortcode, receipt, reference, amount, moved_at, other_amounts=other_amounts)
 
     def overdue(self, before: datetime, most: int) -> list[MpesaRequest]:
         """The oldest attempts made before then that move money and whose outcome is open; one SELECT."""

@@ -28,7 +28,14 @@ class MpesaRequests(Protocol):
         """Those with these ids or these receipts, and the reversals of their Transactions; without claims."""
 
     def may_explain(
-        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+        self,
+        shortcode: str,
+        receipt: str,
+        reference: str,
+        amount: Money,
+        moved_at: datetime,
+        *,
+        other_amounts: bool = True,
     ) -> list[MpesaRequest]:
         """Those that a movement may be the effect of, as `Mpesa.may_explain` says; without claims; one SELECT."""
 

@@ -76,7 +76,14 @@ class DjangoMpesaRequests:
         return list(found.values())
 
     def may_explain(
-        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+        self,
+        shortcode: str,
+        receipt: str,
+        reference: str,
+        amount: Money,
+        moved_at: datetime,
+        *,
+        other_amounts: bool = True,
     ) -> list[MpesaRequest]:
         rows = models.MpesaRequest.objects.defer("answer").filter(leg__in=MOVES)
         came_in = amount.amount > 0
@@ -85,7 +92,7 @@ class DjangoMpesaRequests:
         before = rows.filter(shortcode=shortcode, leg__in=way, send_before__lt=moved_at + EXPLAINS)
         undecided, alike = before.filter(status__in=UNSETTLED), before.filter(amount=abs(amount.amount))
         several = [  # one statement: each part finds its rows by an index of its own
-            undecided.filter(amount=amount.amount) if came_in else undecided,
+            undecided if other_amounts and not came_in else undecided.filter(amount=abs(amount.amount)),
             alike.filter(status__in=ended, receipt=None, send_before__gt=moved_at - EXPLAINS),
             rows.filter(pk__in=models.MpesaCallback.objects.filter(receipt=receipt).values("request_id")),
             rows.filter(reference=reference) if reference else rows.none(),

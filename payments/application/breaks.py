@@ -20,6 +20,7 @@ from payments.domain.reconciliation import (
     Resolution,
     SamePerson,
 )
+from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.ports import AuditLog, Clock, IdSource, UnitOfWork
 from shared_kernel.domain.requests import DerivTransfer, MpesaRequest
@@ -113,18 +114,37 @@ class Breaks:
         saga posts at this very moment by the provider's own id has the key that this movement has.
         """
         theirs, reference = _what_moved(found), found.reference.upper()
+        whose = self.explained(found.provider, found.account, found.movement, theirs, found.at, reference)
+        if whose is not None:
+            raise NothingToPost(f"Transaction {whose} explains it, or may: see how that ends first")
+
+    def explained(
+        self,
+        provider: Provider,
+        account: str,
+        movement: str,
+        amount: Money,
+        at: datetime,
+        reference: str = "",
+        *,
+        other_amounts: bool = True,
+    ) -> TransactionId | None:
+        """The Transaction whose attempt explains a movement, or may; `amount` is signed, above zero it came in.
+
+        Without `other_amounts` an open payout explains its own amount alone, or what M-Pesa has named to it: else
+        nothing could be said of our own money while any payout is open.
+        """
         attempts: list[MpesaRequest | DerivTransfer]
-        if found.provider is Provider.MPESA:
-            receipt = found.movement.removesuffix(":fee")
-            attempts = [*self.mpesa.may_explain(found.account, receipt, reference, theirs, found.at)]
+        if provider is Provider.MPESA:
+            receipt = movement.removesuffix(":fee")
+            found = self.mpesa.may_explain(account, receipt, reference, amount, at, other_amounts=other_amounts)
+            attempts = [*found]
         else:
-            amount = Money(abs(theirs.amount), theirs.currency)
+            moved = Money(abs(amount.amount), amount.currency)
             still_open = self.deriv.overdue(self.clock() + SOON, MOST_OVERDUE)
             attempts = [*self.deriv.transfers_by([reference]).values()] if reference else []
-            attempts += [transfer for transfer in still_open if transfer.amount == amount]
-        if attempts:
-            whose = attempts[0].transaction_id
-            raise NothingToPost(f"Transaction {whose} explains it, or may: see how that ends first")
+            attempts += [transfer for transfer in still_open if transfer.amount == moved]
+        return attempts[0].transaction_id if attempts else None
 
     def _into_suspense(self, found: Break, at: datetime) -> None:
         theirs, float_kind = _must_be_postable(found)

@@ -71,7 +71,14 @@ class MpesaSide(Protocol):
         """The attempts with these ids or these receipts, and the reversals of their Transactions."""
 
     def may_explain(
-        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+        self,
+        shortcode: str,
+        receipt: str,
+        reference: str,
+        amount: Money,
+        moved_at: datetime,
+        *,
+        other_amounts: bool = True,
     ) -> Sequence[MpesaRequest]:
         """The attempts that a movement may be the effect of; one SELECT."""
 

@@ -79,7 +79,8 @@ class SuspenseItem:
     """One entry that brought money into suspense, or took it out of there, as the ledger has it.
 
     `name` is what the ledger settles it by, once. `amount` is signed: above zero it came in. `key` is the provider key
-    of an orphan's movement, the first one that it can have; `transaction` the one whose excess or double booking it is, or whose reference it carries.
+    of an orphan's movement, the first one that it can have; `transaction` the one whose excess or double booking it is,
+    or whose reference it carries.
     """
 
     seq: int

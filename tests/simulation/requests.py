@@ -156,7 +156,14 @@ class MpesaRows:
         return [clone(row) for row in rows if row.leg not in {Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}][:most]
 
     def may_explain(
-        self, shortcode: str, receipt: str, reference: str, amount: Money, moved_at: datetime
+        self,
+        shortcode: str,
+        receipt: str,
+        reference: str,
+        amount: Money,
+        moved_at: datetime,
+        *,
+        other_amounts: bool = True,
     ) -> list[MpesaRequest]:
         raise NotImplementedError("the sagas ask for no explanation")
 

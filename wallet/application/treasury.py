@@ -33,6 +33,7 @@ from wallet.domain.treasury import (
     Kind,
     Leg,
     Movement,
+    MovementExplained,
     MovementNotOpen,
     MovementRefused,
     OwesLess,
@@ -48,6 +49,9 @@ from wallet.domain.treasury import (
 )
 
 AUDITED = "treasury_movement"
+# The Transaction that explains a movement outside, or may: by provider, our account there, the provider's own id (with
+# `:fee` for a charge), the amount, above zero if it came in, and the start of the day on which it was booked there.
+Explained = Callable[[str, str, str, Money, datetime], UUID | None]
 OWNED = OUTSIDE - {AccountKind.BANK} | {AccountKind.CUSTOMER_RECEIVABLE}  # kinds of which there are several
 
 
@@ -75,6 +79,7 @@ class TreasuryMovements:
     book: LedgerBook
     ours: Callable[[], Sequence[tuple[AccountKind, str]]]  # our accounts at the providers
     turnover: Callable[[], FxTurnover]
+    explained: Explained
     audit: AuditLog
     outbox: OutboxRepository
     unit_of_work: UnitOfWork
@@ -125,7 +130,7 @@ class TreasuryMovements:
         reverses, is not approved unseen.
 
         Raises `MovementNotFound`, `MovementNotOpen`, `SamePerson`, `ProviderKeyUsed`, `OwesLess`, `AlreadyOpened`,
-        `RebookedTooOften`, `MovementRefused`.
+        `RebookedTooOften`, `MovementRefused`, `MovementExplained`.
         """
         with self.unit_of_work():
             self.movements.one_at_a_time()
@@ -182,7 +187,7 @@ class TreasuryMovements:
     def preview(self, id: UUID) -> tuple[str, tuple[Entry, ...]]:
         """How it looks now, for `approve`, and what that would post; nothing if it waits for no approval.
 
-        Raises `MovementNotFound`, `ProviderKeyUsed`, `RebookedTooOften`.
+        Raises `MovementNotFound`, `ProviderKeyUsed`, `RebookedTooOften`, `MovementExplained`.
         """
         with self.unit_of_work():
             movement = self.movements.get(id)
@@ -239,7 +244,7 @@ class TreasuryMovements:
         self._save(wrong, wrong.moved_to(Status.REVERSED, closed_at=at), by, at, reversal.why)
 
     def _booking(self, movement: Movement, leg: Leg) -> Booking:
-        """Raises `ProviderKeyUsed`, `RebookedTooOften`."""
+        """Raises `ProviderKeyUsed`, `RebookedTooOften`, `MovementExplained`."""
         reference, key = f"treasury:{movement.id}:{leg}", movement.provider_key(leg)
         if key is None:
             return Booking(reference)
@@ -257,12 +262,31 @@ class TreasuryMovements:
                 f"{key} is in the ledger already: look it up among the entries by this key. If it is wrong there, have "
                 "it reversed first"
             )
+        self._must_be_nobodys(movement, leg, key)
         return Booking(reference, key)
+
+    def _must_be_nobodys(self, movement: Movement, leg: Leg, key: str) -> None:
+        """A saga books M-Pesa's movements under its attempt's id where it knows no receipt: the key does not tell.
+
+        What has a receipt's second key is the other side of what was asked about. Raises `MovementExplained`.
+        """
+        provider, account, outside = key.split(":", 2)
+        voucher = movement.arrival if leg is Leg.ARRIVED and movement.arrival else movement.voucher
+        if provider == "bank" or key != plain_key(key):
+            return
+        whose = self.explained(provider, account, outside, movement.moves_outside(leg), voucher.at)
+        if whose is not None:
+            raise MovementExplained(
+                f"Transaction {whose} explains {outside}, or may: see how that ends first. If it is another payment, "
+                "reconcile that day with the provider's statement file, which tells whose each receipt is"
+            )
 
     # --- what is checked ----------------------------------------------------------------------------------------------
 
     def _must_be_possible(self, movement: Movement) -> None:
-        """Raises `MovementRefused`, `OwesLess`, `AlreadyOpened`, `ProviderKeyUsed`, `RebookedTooOften`."""
+        """Raises `MovementRefused`, `OwesLess`, `AlreadyOpened`, `ProviderKeyUsed`, `RebookedTooOften`,
+        `MovementExplained`.
+        """
         for account in (movement.source, movement.target):
             if account.kind in OUTSIDE & OWNED and (account.kind, account.owner) not in self.ours():
                 raise MovementRefused(f"{account.kind}:{account.owner} is none of ours: {', '.join(self.accounts())}")

@@ -168,7 +168,8 @@ class Entry:
     """`amount` debited to one account and credited to another, all in one currency.
 
     `provider_key` names the provider's movement behind a float leg (provider, sub-account, its transaction id) and is
-    unique over the whole ledger; once its entry was undone as never moved, it is written as the next of `keys_of`. `reverses` names the entry that this one takes back.
+    unique over the whole ledger; once its entry was undone as never moved, it is written as the next of `keys_of`.
+    `reverses` names the entry that this one takes back.
     """
 
     debit: Account

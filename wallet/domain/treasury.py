@@ -56,6 +56,10 @@ class OwesLess(Conflict):
     """A customer does not owe as much as is to be recovered or written off."""
 
 
+class MovementExplained(Conflict):
+    """A customer's Transaction explains this movement outside, or may: its saga posts it."""
+
+
 class AlreadyOpened(Conflict):
     """This account has its opening balance."""
 
@@ -260,6 +264,11 @@ class Movement:
         outside = self._outside(leg)
         same_way = entry.debit == outside if outside == ours.debit else entry.credit == outside
         return same_way and entry.amount == ours.amount
+
+    def moves_outside(self, leg: Leg) -> Money:
+        """By how much our account outside changes with it: above zero it comes in."""
+        [ours, *_] = self._entries(leg, None, None)
+        return ours.amount if self._outside(leg) == ours.debit else Money(-ours.amount.amount, ours.amount.currency)
 
     def purpose(self, leg: Leg) -> str:
         """Of its journal."""
