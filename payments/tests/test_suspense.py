@@ -26,6 +26,7 @@ from payments.domain.suspense import (
 )
 from payments.domain.transaction import TransactionStatus as S
 from payments.facade import Settle, deposits, recovery, suspense, verify_statuses
+from payments.infrastructure.persistence.suspense import open_items
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
 from payments.tests.test_recovery import status_of, suspense as lying
@@ -379,6 +380,25 @@ def test_a_difference_beside_a_payment_that_is_only_claimed_waits_for_its_proof(
     settle(item.name, K.WRITTEN_OFF)
 
     assert losses("KES") == 70_00
+
+
+@one_writer
+@pytest.mark.parametrize("condition", ["1 = 1", "e.seq > 0", f"e.provider_key IN ('deriv:{AGENT}:9001')"])
+def test_whether_an_item_was_settled_is_looked_up_by_its_reference_and_reads_no_ledger(condition):
+    for n in range(40):
+        name = orphan(out(usd(5_00)), f"90{n:02}")
+        if n % 2:
+            settle(name, K.WRITTEN_OFF)
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {open_items(condition)} ORDER BY i.seq LIMIT 100")
+        columns = [column[0] for column in cursor.description]
+        plan = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    read = {row["table"]: (row["type"], row["key"]) for row in plan}
+    assert {read[f"d{n}"] for n in range(4)} == {("eq_ref", "ledger_entry_reference")}
+    assert {read[f"u{n}"] for n in range(4)} == {("eq_ref", "ledger_entry_reverses")}
+    assert len(suspense.page()) == 20
 
 
 # --- two people, once -------------------------------------------------------------------------------------------------
