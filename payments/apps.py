@@ -12,3 +12,5 @@ class PaymentsConfig(AppConfig):
         from shared_kernel.infrastructure.consents import MAY_CHANGE
 
         keep_installed(self, append_only(models.Reveal, may_change=MAY_CHANGE))
+        decided = ("status", "decided_by", "decided_at")  # what was proposed is what gets approved
+        keep_installed(self, append_only(models.SuspenseSettlement, may_change=decided))

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.urls import reverse
 
 from mpesa_integration.facade import mpesa
@@ -32,6 +32,7 @@ from payments.tests.test_breaks import a_break, somebody
 from payments.tests.test_recovery import status_of, suspense as lying
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
+from shared_kernel.infrastructure.append_only import append_only_tables
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
 from wallet.facade import (
@@ -190,6 +191,29 @@ def test_a_transaction_that_was_paid_between_proposal_and_approval_is_refused_at
     assert prompt.id
 
 
+def test_a_known_customers_excess_is_never_matched_to_another_ones_transaction():
+    """Whose money it is, is known: only that customer's own Transactions may take it."""
+    payer = a_stored_deposit(S.FAILED)
+    prompt = prompted(payer)
+    with unit_of_work():
+        [read] = deposits.whole([payer.id])
+        paid = [MpesaPayment(f"SKX000000{n}", prompt.reference, payer.amount, now()) for n in (1, 2)]
+        TakePayment(ledger, deposits.audit).take(read, read.payments[0], paid, at=now())
+        deposits.save([read], ())
+    [item] = suspense.page()
+    other = a_stored_deposit(S.FAILED)
+    prompted(other)
+    assert other.user_id != payer.user_id
+
+    with pytest.raises(SagaRefuses, match="another customer"):
+        propose(item.name, K.MATCHED, transaction=other.id)
+
+    own = a_stored_deposit(S.FAILED, user_id=payer.user_id)
+    prompted(own)
+    settle(item.name, K.MATCHED, transaction=own.id)
+    assert lying("KES") == 0
+
+
 # --- returned, recovered ----------------------------------------------------------------------------------------------
 
 
@@ -317,6 +341,19 @@ def returned(shillings):
         theirs=-shillings * 100, currency="KES", at=now() + timedelta(seconds=1),
     )  # fmt: skip
     return row.movement
+
+
+def test_of_movements_with_one_receipt_in_both_our_books_the_one_that_fits_is_the_proof(settings):
+    settings.MPESA_B2C_SHORTCODE = "600992"
+    orphan(kes(500), "SKX0000050", account="600992")  # the other side of the same transfer
+    came = orphan(kes(500), "SKX0000051")
+    left = orphan(out(kes(500)), "SKX0000050")
+
+    settle(came, K.RETURNED, movement="SKX0000050")
+
+    assert models.SuspenseSettlement.objects.get().proof == left
+    assert names() == ["mpesa:600992:SKX0000050"]
+    assert in_order()
 
 
 def test_an_outflow_is_recovered_by_the_movement_that_brought_it_back():
@@ -454,6 +491,31 @@ def a_row(**over):
 def test_the_database_itself_refuses_one_person_no_reason_no_proof(wrong):
     with pytest.raises(IntegrityError), transaction.atomic():
         a_row(**wrong)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"by": "staff:somebody"}, {"item": "deriv:x:2"}, {"kind": "returned", "movement": "9", "proof": "deriv:x:9"},
+        {"amount": 1}, {"why": "another reason"}, {"transaction_id": new_id()},
+    ],
+)  # fmt: skip
+def test_what_was_proposed_never_changes_and_is_never_deleted(changed):
+    row = a_row()
+
+    with pytest.raises(DatabaseError), transaction.atomic():
+        models.SuspenseSettlement.objects.filter(pk=row.pk).update(**changed)
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM suspense_settlements")
+
+
+def test_every_column_of_a_settlement_is_fixed_or_tells_what_was_decided():
+    """A column that is added must be put on one side or the other."""
+    columns = {field.column for field in models.SuspenseSettlement._meta.concrete_fields}
+
+    assert columns - set(append_only_tables()["suspense_settlements"]) == {
+        "id", "item", "kind", "amount", "currency", "transaction_id", "movement", "proof", "by", "why", "at",
+    }  # fmt: skip
 
 
 def test_the_database_itself_refuses_a_name_in_two_settlements():
