@@ -26,6 +26,7 @@ from payments.domain.reconciliation import SKEW, Break, BreakKind, BreakStatus, 
 from payments.domain.suspense import (
     CAME_IN,
     DIFFERENCES,
+    LOSS,
     ORPHANS,
     PROVEN,
     ItemNotFound,
@@ -59,7 +60,8 @@ BREAK = "break:"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
     """What one person wants to become of the item `name`: `transaction` belongs to a match, `movement`, the provider's
-    own id, to what proves that it went back or came back.
+    own id, to what proves that it went back or came back; `lost`, the name of what was written off, to a loss that this
+    recovers.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Settle:
     why: str
     transaction: TransactionId | None = None
     movement: str = ""
+    lost: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ class Suspense:
                 at=at,
                 transaction=command.transaction,
                 movement=command.movement.strip(),
+                proof=f"{LOSS}{command.lost.strip()}" if command.kind is SettlementKind.LOSS_RECOVERED else "",
             )
             settlement = self._checked(settlement, item)
             self.book.add(settlement)
@@ -189,7 +193,19 @@ class Suspense:
         if settlement.kind is SettlementKind.MATCHED:
             self._taker(item, settlement.transaction)
             return replace(settlement, movement="")
+        if settlement.kind is SettlementKind.LOSS_RECOVERED:
+            self._must_be_lost(item, settlement.lost)
         return replace(settlement, movement="", transaction=None)
+
+    def _must_be_lost(self, item: SuspenseItem, name: str) -> None:
+        """What nobody lost is no gain of ours: money whose payer is unknown stays in suspense. Raises `NotProven`."""
+        lost = self.book.lost(name) if name else None
+        if lost is None:
+            raise NotProven("give the name of what was written off: nothing was by this one")
+        if item.purpose not in ORPHANS:
+            raise NotProven("this is a customer's money: it can only be returned, or matched")
+        if (lost.amount, lost.moved_at - SKEW > item.moved_at) != (item.amount, False):
+            raise NotProven(f"{name} was {lost.amount} that left at {lost.moved_at:%Y-%m-%d %H:%M}: this is not it")
 
     def _must_be_final(self, item: SuspenseItem) -> None:
         """A difference beside a payment that was booked on a claim goes with a wrong claim. Raises `SagaRefuses`."""
@@ -260,6 +276,8 @@ class Suspense:
                 self.ledger.post_suspense_written_off(
                     opposite(item.amount), orphan=item.name, at=at, transaction=_own(item)
                 )
+            case SettlementKind.LOSS_RECOVERED:
+                self.ledger.post_suspense_loss_recovered(item.amount, orphan=item.name, at=at)
             case _:
                 assert_never(settlement.kind)
         return None
@@ -324,6 +342,7 @@ class Suspense:
     def _tell(self, what: str, settlement: Settlement, at: datetime) -> None:
         details = {"item": settlement.item, "kind": str(settlement.kind), "amount": str(settlement.amount)}
         details |= {"proposed_by": settlement.by, "decided_by": settlement.decided_by, "movement": settlement.movement}
+        details |= {"lost": settlement.lost}
         if settlement.transaction:
             details["transaction"] = str(settlement.transaction)
         action, after = f"suspense.settlement_{what}", str(settlement.status)

@@ -12,7 +12,7 @@ from mpesa_integration.facade import mpesa
 from payments import models
 from payments.application.deposit import TakePayment
 from payments.domain.orphan import Orphan, Provider
-from payments.domain.reconciliation import NothingToPost
+from payments.domain.reconciliation import NothingToPost, Resolution
 from payments.domain.suspense import (
     ItemNotFound,
     NotProven,
@@ -25,7 +25,7 @@ from payments.domain.suspense import (
     WrongWay,
 )
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import Settle, deposits, recovery, suspense, verify_statuses
+from payments.facade import Settle, breaks, deposits, recovery, suspense, verify_statuses
 from payments.infrastructure.persistence.suspense import open_items
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
@@ -438,6 +438,103 @@ def test_whether_an_item_was_settled_is_looked_up_by_its_reference_and_reads_no_
     assert len(suspense.page()) == 20
 
 
+# --- a loss that came back --------------------------------------------------------------------------------------------
+
+
+def written_off(cents=25_00, movement="9001", **more):
+    """An outflow that was written off; its name."""
+    name = orphan(out(usd(cents)), movement, **more)
+    settle(name, K.WRITTEN_OFF)
+    return name
+
+
+def test_what_was_written_off_and_came_back_is_no_loss_any_more():
+    lost = written_off()
+    back = orphan(usd(25_00), "9100", at=now())
+
+    id = propose(back, K.LOSS_RECOVERED, lost=lost)
+    assert losses("USD") == 25_00
+    with pytest.raises(SamePerson):
+        suspense.approve(id, by="staff:mary")
+    suspense.approve(id, by="staff:john")
+
+    assert (losses("USD"), lying("USD"), names()) == (0, 0, [])
+    assert in_order()
+    assert not models.OrphanMovement.objects.filter(settled_at=None).exists()
+    told = AuditLog.objects.filter(action="suspense.settlement_approved").order_by("-seq").first()
+    assert told.details["lost"] == lost
+    again = orphan(usd(25_00), "9101", at=now())
+    with pytest.raises(SettlementOpen):
+        propose(again, K.LOSS_RECOVERED, lost=lost)
+
+
+@pytest.mark.parametrize(
+    "case", ["nothing named", "unknown", "still there", "recovered", "another amount", "earlier", "an excess"]
+)
+def test_only_a_loss_that_is_named_and_was_written_off_by_just_that_amount_is_recovered(case):
+    amount = usd(24_00) if case == "another amount" else usd(25_00)
+    lost = f"deriv:{AGENT}:9001"
+    match case:
+        case "still there":
+            orphan(out(usd(25_00)), "9001")
+        case "recovered":
+            a_break(known_as="9002", movement="9002", theirs=25_00)
+            settle(orphan(out(usd(25_00)), "9001"), K.RECOVERED, movement="9002")
+        case "nothing named":
+            lost = ""
+        case "another amount" | "earlier":
+            written_off()
+    name = orphan(amount, "9100", at=now() - timedelta(days=1) if case == "earlier" else now())
+    if case == "an excess":
+        lost = written_off()
+        deposit = a_stored_deposit(S.FAILED)
+        prompted(deposit)
+        settle(orphan(kes(1500), "SKX0000001"), K.MATCHED, transaction=deposit.id)
+        name = f"{deposit.id}:deposit_excess:difference"
+    before = losses("USD")
+
+    with pytest.raises(NotProven):
+        propose(name, K.LOSS_RECOVERED, lost=lost)
+
+    assert losses("USD") == before
+    assert name in names()
+
+
+def test_what_left_is_no_recovered_loss():
+    lost = written_off()
+    with pytest.raises(WrongWay):
+        propose(orphan(out(usd(25_00)), "9100"), K.LOSS_RECOVERED, lost=lost)
+
+
+def test_money_taken_back_after_its_payment_left_suspense_is_posted_there_and_recovers_the_loss():
+    lost = written_off()
+    row = a_break(kind="reverted", known_as="9001:reverted", movement="9100", theirs=25_00, provider_key=lost)
+
+    breaks.resolve(row.id, Resolution.INTO_SUSPENSE, by="staff:mary", why="it came back after all")
+    breaks.approve(row.id, by="staff:john")
+
+    with unit_of_work():
+        assert ledger.balance(deriv_agent(AGENT)) == usd(100_000_00)  # as Deriv has it
+    assert names() == [f"deriv:{AGENT}:9100"]
+    settle(f"deriv:{AGENT}:9100", K.LOSS_RECOVERED, lost=lost)
+    assert (losses("USD"), lying("USD")) == (0, 0)
+    assert in_order()
+
+
+@pytest.mark.parametrize("case", ["lies there", "never there", "a Transaction's"])
+def test_money_taken_back_that_suspense_or_a_saga_settles_is_not_posted_beside_it(case):
+    name = orphan(usd(25_00), "9001") if case == "lies there" else f"deriv:{AGENT}:9001"
+    of = a_stored_deposit(S.COMPLETED).id if case == "a Transaction's" else None
+    if of:
+        written_off()
+    row = a_break(
+        kind="reverted", known_as="9001:reverted", movement="9100", theirs=-25_00, provider_key=name, transaction_id=of
+    )
+
+    with pytest.raises(NothingToPost):
+        breaks.resolve(row.id, Resolution.INTO_SUSPENSE, by="staff:mary", why="it went back")
+
+
 # --- two people, once -------------------------------------------------------------------------------------------------
 
 
@@ -486,6 +583,7 @@ def a_row(**over):
         {"kind": "returned"},
         {"kind": "recovered", "movement": "9002"},
         {"kind": "matched"},
+        {"kind": "loss_recovered", "amount": 5_00},
     ],
 )
 def test_the_database_itself_refuses_one_person_no_reason_no_proof(wrong):

@@ -12,6 +12,7 @@ from payments import models
 from payments.domain.suspense import (
     ORPHANS,
     PURPOSES,
+    Loss,
     Settlement,
     SettlementKind,
     SettlementNotFound,
@@ -64,12 +65,20 @@ def open_items(condition: str = "1 = 1") -> str:
     return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=settled, none_stands=none_stands)
 
 
+_LOST = """
+    SELECT d.amount, d.currency, e.effective_at
+    FROM ledger_entries d LEFT JOIN ledger_entries u ON u.reverses = d.id
+    JOIN ledger_entries e ON {brought} AND e.reverses IS NULL
+    WHERE d.reference IN (%s, %s, %s, %s) AND d.purpose = 'suspense_written_off' AND u.id IS NULL LIMIT 1
+"""
+
+
 class DjangoSuspenseBook:
     """Joins the caller's unit of work."""
 
     def items(self, names: Collection[str]) -> list[SuspenseItem]:
         found: list[SuspenseItem] = []
-        keys = [name for name in names if name.startswith(("mpesa:", "deriv:"))]
+        keys = [name for name in names if _is_key(name)]
         references = [f"{name}:1" for name in names if name not in keys]
         for column, values in (("provider_key", keys), ("reference", references)):
             if values:
@@ -79,6 +88,20 @@ class DjangoSuspenseBook:
 
     def page(self, *, after: int = 0, most: int = 100) -> list[SuspenseItem]:
         return _items(f"{open_items('e.seq > %s')} ORDER BY i.seq LIMIT %s", [after, after, most])
+
+    def lost(self, name: str) -> Loss | None:
+        keyed = _is_key(name)
+        sql = _LOST.format(brought="e.provider_key = %s" if keyed else "e.reference = %s")
+        with connection.cursor() as cursor:
+            references = [f"orphan:{name}{again}:1" for again in _AGAIN]
+            cursor.execute(sql, [name if keyed else f"{name}:1", *references])
+            row = cursor.fetchone()
+        return row and Loss(name, Money(int(row[0]), Currency(row[1])), _time(row[2]))
+
+    def was_settled(self, name: str) -> bool:
+        of = _orphans([name])
+        settled = of is not None and models.OrphanMovement.objects.filter(of, settled_at__isnull=False).exists()
+        return settled and not self.items([name])
 
     def add(self, settlement: Settlement) -> None:
         rows: list[Any] = [models.SuspenseClaim(name=n, settlement_id=settlement.id) for n in settlement.claims]
@@ -143,11 +166,16 @@ def _orphans(keys: Iterable[str]) -> Q | None:
     """Those rows of `orphan_movements` whose provider keys these are, each by its unique key; none of others."""
     of: Q | None = None
     for key in keys:
-        if key.startswith(("mpesa:", "deriv:")):
+        if _is_key(key):
             provider, account, movement = key.split(":", 2)
             one = Q(provider=provider, account=account, movement=movement)
             of = one if of is None else of | one
     return of
+
+
+def _is_key(name: str) -> bool:
+    """Whether an item's name is a provider key, and no journal's reference."""
+    return name.startswith(("mpesa:", "deriv:"))
 
 
 def _time(value: datetime | str) -> datetime:
