@@ -138,7 +138,6 @@ class Breaks:
         post(float_kind, found.account, amount, provider_key=orphan.provider_key, at=found.at)
         self.orphans.add([orphan])
 
-
     def _must_be_postable(self, found: Break) -> tuple[Money, FloatKind]:
         """What is to be posted, and on which account. Raises `NothingToPost`.
 

@@ -43,10 +43,11 @@ _SIDES = " UNION ALL ".join(
 )
 _JOINED = {"mysql": "CONCAT('orphan:', i.name, '{}:1')", "sqlite": "'orphan:' || i.name || '{}:1'"}
 _AGAIN = ("", ":2", ":3", ":4")  # a treasury movement that settled it may have been reversed: `settlements_of`
-# Each reference joined by itself is one look into its unique index for each item. An IN of expressions of the item, or a
-# subquery, may have MariaDB read all of the ledger instead.
+# Each reference joined by itself is one look into its unique index for each item. An IN of expressions of the item, or
+# a subquery, may have MariaDB read all of the ledger instead.
 _SETTLED = """
-    LEFT JOIN ledger_entries d{n} ON d{n}.reference = {settled} LEFT JOIN ledger_entries u{n} ON u{n}.reverses = d{n}.id
+    LEFT JOIN ledger_entries d{n} ON d{n}.reference = {settled}
+    LEFT JOIN ledger_entries u{n} ON u{n}.reverses = d{n}.id
 """
 OPEN_ITEMS = """
     SELECT i.seq, i.name, i.purpose, i.amount, i.currency, i.effective_at, i.recorded_at, i.provider_key,
