@@ -19,6 +19,8 @@ class PaymentsConfig(AppConfig):
 
         explain_movements_by(_explained)
         keep_installed(self, append_only(models.Reveal, may_change=MAY_CHANGE))
+        decided = ("status", "decided_by", "decided_at")  # what was proposed is what gets approved
+        keep_installed(self, append_only(models.SuspenseSettlement, may_change=decided))
 
 
 def _explained(provider: str, account: str, movement: str, amount: Money, at: datetime) -> UUID | None:

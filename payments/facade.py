@@ -185,6 +185,7 @@ breaks = Breaks(
     unit_of_work=unit_of_work,
     clock=now,
     new_id=new_id,
+    was_settled=suspense_book.was_settled,
 )
 suspense = Suspense(
     book=suspense_book,

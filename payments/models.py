@@ -300,6 +300,10 @@ class SuspenseSettlement(models.Model):
                 condition=~models.Q(kind="matched") | models.Q(transaction_id__isnull=False),
                 name="settlement_matches_one",
             ),
+            models.CheckConstraint(
+                condition=~models.Q(kind="loss_recovered") | (models.Q(amount__gt=0) & ~models.Q(proof="")),
+                name="settlement_names_its_loss",
+            ),
         ]
         indexes = [models.Index(fields=["status", "at"], name="settlements_open")]
 

@@ -48,8 +48,8 @@ def live(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """200 when database, its user, broker, cache, outbox and seals are fine, else 503; which is not, only for insiders,
-    who are also told what is `degraded`: late, and not yet a reason for 503.
+    """200 when database, its user, broker, cache and outbox are fine, else 503; which is not, only for insiders, who
+    are also told what is `degraded`: seals that are late, since when, which is never a reason for 503.
     """
     wrong = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
     failing = [name for name, reason in wrong.items() if not isinstance(reason, Degraded)]
@@ -144,12 +144,20 @@ def _outbox() -> str:
 
 
 def _seals() -> str:
-    """Without seals nobody could tell later what was changed: past a limit, no more money is moved so."""
-    chain, age = max(((chain, _age_s(since)) for chain, since in unsealed_since().items()), key=itemgetter(1))
-    if age <= UNSEALED_LATE_S:
+    """Never more than `Degraded`: callbacks, and the page on which two people continue the anchor, are behind the same
+    balancer. Without seals nobody could tell later what was changed, so that somebody has to look.
+    """
+    chain, since = min(
+        ((chain, since) for chain, since in unsealed_since().items() if since), key=itemgetter(1), default=("", None)
+    )
+    age = _age_s(since)
+    if since is None or age <= UNSEALED_LATE_S:
         return ""
-    told = f"the oldest row of {chain} without a seal has waited {age:.0f} s: see the log of the worker that seals"
-    return told if age > SEALING_STANDS.total_seconds() else Degraded(told)
+    what = "sealing stands: " if age > SEALING_STANDS.total_seconds() else ""
+    return Degraded(
+        f"{what}the oldest row of {chain} without a seal has waited since {since:%Y-%m-%dT%H:%M:%SZ} ({age:.0f} s): "
+        "see the log of the worker that seals"
+    )
 
 
 def _age_s(since: datetime | None) -> float:

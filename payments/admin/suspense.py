@@ -34,11 +34,14 @@ class ProposalForm(forms.Form):
         required=False,
         help_text="returned, recovered: the provider's own id of the movement that proves it, as its book has it",
     )
+    lost = forms.CharField(
+        max_length=150, required=False, label="loss", help_text="loss recovered: the name of what was written off"
+    )
     why = forms.CharField(max_length=255, help_text="for the audit log; no personal data")
 
     def __init__(self, *given: Any, came_in: bool, **more: Any) -> None:
         super().__init__(*given, **more)
-        kinds = ("matched", "returned") if came_in else ("recovered", "written_off")
+        kinds = ("matched", "returned", "loss_recovered") if came_in else ("recovered", "written_off")
         self.fields["kind"] = forms.ChoiceField(choices=[(kind, kind.replace("_", " ")) for kind in kinds])
 
 
@@ -125,7 +128,7 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
             of = TransactionId(given["transaction"]) if given["transaction"] else None
             asked = Settle(
                 name=item.name, kind=SettlementKind(given["kind"]), by=who, why=given["why"], transaction=of,
-                movement=given["movement"],
+                movement=given["movement"], lost=given["lost"],
             )  # fmt: skip
             try:
                 return HttpResponseRedirect(row_url(models.SuspenseSettlement, suspense.propose(asked)))

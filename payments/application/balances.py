@@ -15,7 +15,7 @@ from uuid import UUID
 
 from payments.application.mpesa_payment import CONFIRMED
 from payments.application.withdrawal import FEE_RESERVE
-from payments.domain.balances import DRIFTS_AFTER, M_PESAS, BalanceBook, Drift, Look, Seen, together
+from payments.domain.balances import DRIFTS_AFTER, M_PESAS, BalanceBook, Drift, Look, Seen, names_of, together
 from payments.domain.orphan import Provider
 from payments.domain.reconciliation import FloatAccountKind
 from shared_kernel.domain.budgets import MPESA_LANE, Budgets, Lane, deriv_lane
@@ -78,6 +78,7 @@ class Balances:
         an account is `left` to the next run, and one that can't be read is told in the log.
         """
         told = {"asked": 0, "left": 0, "seen": 0, "open": 0}
+        self._close_strays()
         for shortcode in self._take(told):  # since the look before: its callbacks do not come
             log.warning("balance_not_readable", extra={"account": shortcode, "code": "no_answer"})
         for shortcode in sorted(set(self.shortcodes())):
@@ -159,6 +160,8 @@ class Balances:
                 looks = self._told([look for look in asked if M_PESAS[look.sub_account] in accounts], accounts, at)
                 self.book.answered(looks)
                 self._judge(looks, told)
+                if looks and len(looks) < len(asked):  # what is missing is not judged, with its whole group
+                    log.warning("balance_not_readable", extra={"account": looks[0].account, "code": "incomplete"})
         return sorted({look.account for look in awaited if look.question not in answers})
 
     def _told(self, looks: Sequence[Look], accounts: Mapping[str, Money], at: datetime) -> list[Look]:
@@ -200,21 +203,33 @@ class Balances:
             drift = replace(drift, alerted_at=seen.as_of)
             self._tell("balance.drifts", drift, seen.as_of)
             log.error("balance_drift", extra=_facts(drift))
-        self.book.save(drift, seen.name)
+        self.book.save(drift)
 
     def _is_over(self, drift: Drift, seen: Seen) -> None:
         over = replace(drift, over_at=seen.as_of, seen_at=seen.as_of, difference=seen.difference, unexplained=0)
-        self.book.save(over, seen.name)
+        self.book.save(over)
         if drift.alerted_at is not None:
             self._tell("balance.drift_over", over, seen.as_of)
             log.warning("balance_drift_over", extra=_facts(over))
 
-    def _tell(self, action: str, drift: Drift, at: datetime) -> None:
+    def _close_strays(self) -> None:
+        """Drifts of accounts that are ours no longer, or that are held against the ledger in another way by now: no
+        look would ever end them. What was apart stays told.
+        """
+        watched = [name for shortcode in self.shortcodes() for name in names_of(Provider.MPESA, shortcode)]
+        watched += [name for agent in self.deriv.agent_names() for name in names_of(Provider.DERIV, agent)]
+        with self.unit_of_work():
+            at = self.clock()
+            for drift in self.book.open_beside(watched):
+                self.book.save(replace(drift, over_at=at))
+                self._tell("balance.drift_over", drift, at, why="watched no longer")
+                if drift.alerted_at is not None:
+                    log.warning("balance_drift_over", extra=_facts(drift))
+
+    def _tell(self, action: str, drift: Drift, at: datetime, *, why: str = "the watch over balances") -> None:
         facts = _facts(drift)
         about = facts.pop("drift")
-        self.audit.append(
-            [AuditRecord(action, "balance_drift", about, at, why="the watch over balances", details=facts)]
-        )
+        self.audit.append([AuditRecord(action, "balance_drift", about, at, why=why, details=facts)])
 
 
 def _facts(drift: Drift) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What people make of a break: one explains it, or proposes what is posted and another one approves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -46,6 +46,7 @@ class Breaks:
     unit_of_work: UnitOfWork
     clock: Clock
     new_id: IdSource
+    was_settled: Callable[[str], bool]  # whether what lay in suspense by that name lies there no longer
 
     def resolve(self, id: UUID, resolution: Resolution, *, by: str, why: str) -> BreakStatus:
         """`EXPLAINED` closes it; `INTO_SUSPENSE` waits for a second person.
@@ -60,7 +61,7 @@ class Breaks:
                 raise BreakNotOpen(f"it is {found.status}")
             status = BreakStatus.RESOLVED
             if resolution is Resolution.INTO_SUSPENSE:
-                _must_be_postable(found)
+                self._must_be_postable(found)
                 self.must_be_nobodys(found)
                 status = BreakStatus.PROPOSED
             decided = replace(
@@ -147,7 +148,7 @@ class Breaks:
         return attempts[0].transaction_id if attempts else None
 
     def _into_suspense(self, found: Break, at: datetime) -> None:
-        theirs, float_kind = _must_be_postable(found)
+        theirs, float_kind = self._must_be_postable(found)
         orphan = Orphan(
             id=self.new_id(), provider=found.provider, account=found.account, movement=found.movement, amount=theirs,
             moved_at=found.at, found_at=at, transaction=found.transaction,
@@ -157,19 +158,28 @@ class Breaks:
         post(float_kind, found.account, amount, provider_key=orphan.provider_key, at=found.at)
         self.orphans.add([orphan])
 
+    def _must_be_postable(self, found: Break) -> tuple[Money, FloatKind]:
+        """What is to be posted, and on which account. Raises `NothingToPost`.
+
+        What took back a payment that lies in suspense settles that one; a Transaction's is its saga's. Where people
+        settled the payment before, nothing else would ever bring the ledger to what the provider holds.
+        """
+        if found.theirs is None or found.sub_account not in FLOATS:
+            raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
+        if found.kind is BreakKind.REVERTED:
+            original = f"{found.provider}:{found.account}:{found.known_as.removesuffix(':reverted')}"
+            if found.transaction is not None or not self.was_settled(original):
+                raise NothingToPost("it takes back what lies in suspense, or a Transaction's: settle that one by it")
+        elif found.kind is not BreakKind.MISSING_HERE:
+            raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
+        return found.theirs, FLOATS[found.sub_account]
+
 
 def _what_moved(found: Break) -> Money:
     """Raises `NothingToPost`."""
     if found.theirs is None:
         raise NothingToPost("the provider's book shows no such movement")
     return found.theirs
-
-
-def _must_be_postable(found: Break) -> tuple[Money, FloatKind]:
-    """What is to be posted, and on which account. Raises `NothingToPost`."""
-    if found.kind is not BreakKind.MISSING_HERE or found.theirs is None or found.sub_account not in FLOATS:
-        raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
-    return found.theirs, FLOATS[found.sub_account]
 
 
 def provider_key(found: Break) -> str:

@@ -6,9 +6,10 @@ because a run found it first, and then the two settle each other; or it is a bre
 Transaction's after all goes to its saga by the way that late proof takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -21,10 +22,11 @@ from payments.application.withdrawal import take_debit
 from payments.domain.deposit import Deposit
 from payments.domain.orphan import Provider
 from payments.domain.ports import LedgerGateway
-from payments.domain.reconciliation import SKEW, BreakKind, BreakStatus, FloatAccountKind
+from payments.domain.reconciliation import SKEW, Break, BreakKind, BreakStatus, FloatAccountKind, NothingToPost
 from payments.domain.suspense import (
     CAME_IN,
     DIFFERENCES,
+    LOSS,
     ORPHANS,
     PROVEN,
     ItemNotFound,
@@ -58,7 +60,8 @@ BREAK = "break:"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
     """What one person wants to become of the item `name`: `transaction` belongs to a match, `movement`, the provider's
-    own id, to what proves that it went back or came back.
+    own id, to what proves that it went back or came back; `lost`, the name of what was written off, to a loss that this
+    recovers.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Settle:
     why: str
     transaction: TransactionId | None = None
     movement: str = ""
+    lost: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,7 @@ class Suspense:
                 at=at,
                 transaction=command.transaction,
                 movement=command.movement.strip(),
+                proof=f"{LOSS}{command.lost.strip()}" if command.kind is SettlementKind.LOSS_RECOVERED else "",
             )
             settlement = self._checked(settlement, item)
             self.book.add(settlement)
@@ -183,14 +188,24 @@ class Suspense:
         if settlement.kind in PROVEN:
             if not settlement.movement:
                 raise NotProven("give the provider's own id of the movement that proves it")
-            proof = self._proof_of(item, settlement.movement)
-            if settlement.proof not in {"", proof}:
-                raise NotProven("what was proposed as its proof is not to be had any more: propose it anew")
+            proof = self._proof_of(item, settlement.movement, settlement.proof)
             return replace(settlement, proof=proof, transaction=None)
         if settlement.kind is SettlementKind.MATCHED:
             self._taker(item, settlement.transaction)
             return replace(settlement, movement="")
+        if settlement.kind is SettlementKind.LOSS_RECOVERED:
+            self._must_be_lost(item, settlement.lost)
         return replace(settlement, movement="", transaction=None)
+
+    def _must_be_lost(self, item: SuspenseItem, name: str) -> None:
+        """What nobody lost is no gain of ours: money whose payer is unknown stays in suspense. Raises `NotProven`."""
+        lost = self.book.lost(name) if name else None
+        if lost is None:
+            raise NotProven("give the name of what was written off: nothing was by this one")
+        if item.purpose not in ORPHANS:
+            raise NotProven("this is a customer's money: it can only be returned, or matched")
+        if (lost.amount, lost.moved_at - SKEW > item.moved_at) != (item.amount, False):
+            raise NotProven(f"{name} was {lost.amount} that left at {lost.moved_at:%Y-%m-%d %H:%M}: this is not it")
 
     def _must_be_final(self, item: SuspenseItem) -> None:
         """A difference beside a payment that was booked on a claim goes with a wrong claim. Raises `SagaRefuses`."""
@@ -200,32 +215,47 @@ class Suspense:
         if any(request.code != CONFIRMED for request in paid):
             raise SagaRefuses("M-Pesa has not confirmed that payment yet: settle the difference once it has")
 
-    def _proof_of(self, item: SuspenseItem, movement: str) -> str:
-        """The name of the opposite item, or the break, that holds it. Raises `NotProven`, `NothingToPost`."""
-        wanted = opposite(item.amount)
-        keys = keys_of(item.provider, self.accounts(item.provider), movement)
-        for found in self.book.items(keys):
-            self._must_fit(found.amount == wanted, found.moved_at, item, movement)
-            return found.name
-        for shown in self.breaks.breaks.shown(item.provider, movement):
-            if shown.kind not in {BreakKind.MISSING_HERE, BreakKind.REVERTED} or shown.sub_account not in FLOATS:
+    def _proof_of(self, item: SuspenseItem, movement: str, proposed: str) -> str:
+        """The name of the opposite item, or the break, that holds it; just the one that was `proposed`, if one was. One
+        id may stand in the books of two accounts of ours: the one that fits counts.
+
+        Raises `NotProven`, `NothingToPost`.
+        """
+        refused: NotProven | NothingToPost | None = None
+        for name, fits in self._shown_as(item, movement):
+            if proposed not in {"", name}:
                 continue
-            self._must_fit(shown.theirs == wanted, shown.at, item, movement)
-            if shown.kind is BreakKind.MISSING_HERE:
-                self.breaks.must_be_nobodys(shown)
-            elif shown.known_as != f"{item.movement}:reverted" or item.account not in {"", shown.account}:
-                raise NotProven(f"{movement} takes back another payment than this one")
-            return f"{BREAK}{shown.id}"
+            try:
+                fits()
+            except (NotProven, NothingToPost) as error:
+                refused = refused or error
+            else:
+                return name
+        if refused is not None:
+            raise refused
+        if proposed:
+            raise NotProven("what was proposed as its proof is not to be had any more: propose it anew")
         raise NotProven(
             f"no book that was read shows {movement}: wait for the hourly reading, or reconcile that day with the "
             "provider's statement file, and name it as the book does"
         )
 
-    def _must_fit(self, fits: bool, moved_at: datetime, item: SuspenseItem, movement: str) -> None:
-        if not fits:
-            raise NotProven(f"{movement} did not move {opposite(item.amount)}: only the whole amount settles it")
-        if moved_at < item.moved_at - SKEW:
-            raise NotProven(f"{movement} was before what it is to settle")
+    def _shown_as(self, item: SuspenseItem, movement: str) -> Iterator[tuple[str, Callable[[], None]]]:
+        """What holds that movement, in suspense or as a break, each with what raises if it proves nothing here."""
+        keys = keys_of(item.provider, self.accounts(item.provider), movement)
+        for found in self.book.items(keys):
+            yield found.name, partial(_must_fit, item, movement, found.amount, found.moved_at)
+        for shown in self.breaks.breaks.shown(item.provider, movement):
+            if shown.kind in {BreakKind.MISSING_HERE, BreakKind.REVERTED} and shown.sub_account in FLOATS:
+                yield f"{BREAK}{shown.id}", partial(self._must_prove, item, movement, shown)
+
+    def _must_prove(self, item: SuspenseItem, movement: str, shown: Break) -> None:
+        """Raises `NotProven`, `NothingToPost`."""
+        _must_fit(item, movement, shown.theirs, shown.at)
+        if shown.kind is BreakKind.MISSING_HERE:
+            self.breaks.must_be_nobodys(shown)
+        elif shown.known_as != f"{item.movement}:reverted" or item.account not in {"", shown.account}:
+            raise NotProven(f"{movement} takes back another payment than this one")
 
     # --- what it does -------------------------------------------------------------------------------------------------
 
@@ -246,6 +276,8 @@ class Suspense:
                 self.ledger.post_suspense_written_off(
                     opposite(item.amount), orphan=item.name, at=at, transaction=_own(item)
                 )
+            case SettlementKind.LOSS_RECOVERED:
+                self.ledger.post_suspense_loss_recovered(item.amount, orphan=item.name, at=at)
             case _:
                 assert_never(settlement.kind)
         return None
@@ -288,6 +320,8 @@ class Suspense:
             raise SagaRefuses(f"{id} was paid by another payment: this one has to be returned")
         if found.status not in TAKES_LATE_PROOF:
             raise SagaRefuses(f"{id} is {found.status}: see how its own attempt ends first")
+        if item.purpose not in ORPHANS and item.transaction and self._locked(item.transaction).user_id != found.user_id:
+            raise SagaRefuses(f"{item.transaction} was paid too much, and {id} is another customer's: return it")
         refused = _no_deposits(item, found) if isinstance(found, Deposit) else _no_withdrawals(item, found)
         if refused:
             raise SagaRefuses(refused)
@@ -308,6 +342,7 @@ class Suspense:
     def _tell(self, what: str, settlement: Settlement, at: datetime) -> None:
         details = {"item": settlement.item, "kind": str(settlement.kind), "amount": str(settlement.amount)}
         details |= {"proposed_by": settlement.by, "decided_by": settlement.decided_by, "movement": settlement.movement}
+        details |= {"lost": settlement.lost}
         if settlement.transaction:
             details["transaction"] = str(settlement.transaction)
         action, after = f"suspense.settlement_{what}", str(settlement.status)
@@ -316,6 +351,14 @@ class Suspense:
             details={name: value for name, value in details.items() if value},
         )  # fmt: skip
         self.audit.append([record])
+
+
+def _must_fit(item: SuspenseItem, movement: str, moved: Money | None, moved_at: datetime) -> None:
+    """Raises `NotProven` unless it is the opposite of the whole item, and not from before it."""
+    if moved != opposite(item.amount):
+        raise NotProven(f"{movement} did not move {opposite(item.amount)}: only the whole amount settles it")
+    if moved_at < item.moved_at - SKEW:
+        raise NotProven(f"{movement} was before what it is to settle")
 
 
 def _no_deposits(item: SuspenseItem, deposit: Deposit) -> str:

@@ -1,6 +1,6 @@
 """What the providers say that our accounts hold, held against the ledger; and a drift between the two."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -63,7 +63,7 @@ class Seen:
     @property
     def name(self) -> str:
         """Of what there is at most one open drift."""
-        return f"{self.first.provider}:{self.first.account}:{self.sub_accounts}"
+        return name_of(self.first.provider, self.first.account, self.sub_accounts)
 
     @property
     def as_of(self) -> datetime:
@@ -104,6 +104,11 @@ class Drift:
     alerted_at: datetime | None = None
     over_at: datetime | None = None
 
+    @property
+    def name(self) -> str:
+        """Of what it is the one that is open."""
+        return name_of(self.provider, self.account, self.sub_accounts)
+
 
 class BalanceBook(Protocol):
     """`provider_balances` and `balance_drifts`; everything joins the caller's unit of work."""
@@ -120,12 +125,27 @@ class BalanceBook(Protocol):
     def open_drift(self, name: str) -> Drift | None:
         """Locked."""
 
-    def save(self, drift: Drift, name: str) -> None:
+    def open_beside(self, names: Collection[str]) -> list[Drift]:
+        """Open drifts of anything else, locked; one SELECT, of not too many."""
+
+    def save(self, drift: Drift) -> None:
         """A new one, or what became of a known one."""
 
 
 def together(looks: Sequence[Look]) -> list[Seen]:
-    """The answered looks of one asking as they are held against the ledger."""
+    """The answered looks of one asking as they are held against the ledger. A group of which one account is missing is
+    left out: what lies on the others says nothing.
+    """
     by_kind = {look.sub_account: look for look in looks}
-    groups = ([by_kind[kind] for kind in kinds if kind in by_kind] for kinds in TOGETHER)
-    return [Seen(group) for group in groups if group]
+    return [Seen([by_kind[kind] for kind in kinds]) for kinds in TOGETHER if by_kind.keys() >= set(kinds)]
+
+
+def names_of(provider: Provider, account: str) -> list[str]:
+    """Of what is held against the ledger there, as `Seen.name` has them."""
+    groups = [kinds for kinds in TOGETHER if (kinds[0] in M_PESAS) is (provider is Provider.MPESA)]
+    return [name_of(provider, account, "+".join(kinds)) for kinds in groups]
+
+
+def name_of(provider: Provider, account: str, sub_accounts: str) -> str:
+    """Of what there is at most one open drift."""
+    return f"{provider}:{account}:{sub_accounts}"

@@ -379,6 +379,9 @@ class LedgerGateway(Protocol):
     ) -> None:
         """Dr losses / Cr suspense: an unexplained outflow that nobody will bring back."""
 
+    def post_suspense_loss_recovered(self, amount: Money, *, orphan: str, at: datetime) -> None:
+        """Dr suspense / Cr losses: what had been written off came back, and is no loss any more."""
+
     def posted(self, provider_keys: Collection[str]) -> set[str]:
         """Those movements that are in the ledger already, as whatever; one SELECT in the caller's unit of work.
 

@@ -42,7 +42,7 @@ class ReasonMissing(Unprocessable):
 
 
 class WrongWay(Unprocessable):
-    """Money that came in is matched or returned; what left is recovered or written off."""
+    """Money that came in is matched or returned, or recovers a loss; what left is recovered or written off."""
 
 
 class NotProven(Unprocessable):
@@ -58,12 +58,14 @@ class SettlementKind(StrEnum):
 
     MATCHED = "matched"  # came in: it was this Transaction's, whose saga goes on with it
     RETURNED = "returned"  # came in: it went back, by a movement that proves it
+    LOSS_RECOVERED = "loss_recovered"  # came in: it is what was written off before
     RECOVERED = "recovered"  # left: it came back, by a movement that proves it
     WRITTEN_OFF = "written_off"  # left: it is a loss
 
 
 PROVEN = frozenset({SettlementKind.RETURNED, SettlementKind.RECOVERED})
-CAME_IN = frozenset({SettlementKind.MATCHED, SettlementKind.RETURNED})
+CAME_IN = frozenset({SettlementKind.MATCHED, SettlementKind.RETURNED, SettlementKind.LOSS_RECOVERED})
+LOSS = "loss:"  # before the name of what was written off: a loss is recovered once
 
 
 class SettlementStatus(StrEnum):
@@ -116,7 +118,7 @@ class SuspenseItem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """`by` proposes, `decided_by` approves or rejects. `movement` is the provider's id of what proves it; `proof` the
-    name of the opposite item in suspense, or the break, that holds this movement.
+    name of the opposite item in suspense, or the break, that holds this movement, or of the loss that is recovered.
     """
 
     id: UUID
@@ -134,9 +136,23 @@ class Settlement:
     decided_at: datetime | None = None
 
     @property
+    def lost(self) -> str:
+        """The name of what was written off, if that is recovered."""
+        return self.proof.removeprefix(LOSS) if self.kind is SettlementKind.LOSS_RECOVERED else ""
+
+    @property
     def claims(self) -> list[str]:
         """The names that no other settlement may have."""
         return [name for name in (self.item, self.proof) if name]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An outflow that two people wrote off: `amount` is above zero, `moved_at` when it left."""
+
+    name: str
+    amount: Money
+    moved_at: datetime
 
 
 class SuspenseBook(Protocol):
@@ -147,6 +163,12 @@ class SuspenseBook(Protocol):
 
     def page(self, *, after: int = 0, most: int = 100) -> list[SuspenseItem]:
         """What lies there, the oldest first, from after the entry with that `seq`; one SELECT."""
+
+    def lost(self, name: str) -> Loss | None:
+        """What was written off by that name, if the ledger holds it so."""
+
+    def was_settled(self, name: str) -> bool:
+        """Whether the orphan of that provider key lay in suspense, and does not any more."""
 
     def add(self, settlement: Settlement) -> None:
         """Raises `SettlementOpen`."""

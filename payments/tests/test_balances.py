@@ -256,3 +256,62 @@ def test_without_room_among_the_reads_an_account_waits_for_the_next_look(mpesa_s
 
     assert (told["asked"], told["left"]) == (0, 4)
     assert not models.ProviderBalance.objects.exists()
+
+
+@server_database
+def test_an_answer_without_one_account_of_a_group_is_no_drift_and_ends_none(at_providers, caplog):
+    """Working and utility account are held against the ledger as one: what moved between them is on neither alone."""
+    pays_the_paybill(at_providers[0], 700, "school fees")
+    look(), look()
+    assert drifts() == [(SHORTCODE, 2, 700_00, False)]
+
+    class Partly:
+        def __getattr__(self, name):
+            return getattr(mpesa, name)
+
+        def told(self, questions):
+            answers = mpesa.told(questions).items()
+            return {
+                id: ({name: held for name, held in accounts.items() if name != "Utility Account"}, at)
+                for id, (accounts, at) in answers
+            }
+
+    partly, before = replace(balances, mpesa=Partly()), models.ProviderBalance.objects.exclude(as_of=None).count()
+    partly.look()
+    until = time.monotonic() + 10
+    while models.ProviderBalance.objects.exclude(as_of=None).count() < before + 6 and time.monotonic() < until:
+        time.sleep(0.05)
+        partly.take()
+
+    assert drifts() == [(SHORTCODE, 2, 700_00, False)]
+    assert ("balance_not_readable", "incomplete") in [(r.message, getattr(r, "code", "")) for r in caplog.records]
+
+
+def a_drift(**over):
+    given = {
+        "id": new_id(), "provider": "deriv", "account": "CR900", "sub_account": "deriv_agent", "currency": "USD",
+        "since": now(), "looks": 3, "difference": -5_00, "unexplained": -5_00, "seen_at": now(), "alerted_at": now(),
+    } | over  # fmt: skip
+    given["open_as"] = f"{given['provider']}:{given['account']}:{given['sub_account']}"
+    return models.BalanceDrift.objects.create(**given)
+
+
+def test_a_drift_of_what_is_watched_no_longer_is_over_with_an_audit_row(mpesa_simulator, deriv_at_simulator, caplog):
+    caplog.set_level(logging.WARNING)
+    gone = a_drift()
+    half = a_drift(provider="mpesa", account=SHORTCODE, sub_account="mpesa_working", currency="KES", alerted_at=None)
+    ours = a_drift(provider="mpesa", account=SHORTCODE, sub_account="mpesa_working+mpesa_utility", currency="KES")
+
+    look_at_balances()
+
+    for row in (gone, half, ours):
+        row.refresh_from_db()
+    assert (gone.open_as, half.open_as, ours.over_at) == (None, None, None)
+    assert gone.over_at == half.over_at is not None
+    assert (gone.difference, gone.unexplained) == (-5_00, -5_00)  # nobody saw it go
+    told = AuditLog.objects.filter(target_type="balance_drift").order_by("seq")
+    assert {(row.action, row.target_id) for row in told} == {
+        ("balance.drift_over", str(gone.id)), ("balance.drift_over", str(half.id))
+    }  # fmt: skip
+    assert {row.why for row in told} == {"watched no longer"}
+    assert alerts(caplog) == ["balance_drift_over"]

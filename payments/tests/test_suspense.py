@@ -5,14 +5,14 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.urls import reverse
 
 from mpesa_integration.facade import mpesa
 from payments import models
 from payments.application.deposit import TakePayment
 from payments.domain.orphan import Orphan, Provider
-from payments.domain.reconciliation import NothingToPost
+from payments.domain.reconciliation import NothingToPost, Resolution
 from payments.domain.suspense import (
     ItemNotFound,
     NotProven,
@@ -25,12 +25,14 @@ from payments.domain.suspense import (
     WrongWay,
 )
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import Settle, deposits, recovery, suspense, verify_statuses
+from payments.facade import Settle, breaks, deposits, recovery, suspense, verify_statuses
+from payments.infrastructure.persistence.suspense import open_items
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
 from payments.tests.test_recovery import status_of, suspense as lying
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
+from shared_kernel.infrastructure.append_only import append_only_tables
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
 from wallet.facade import (
@@ -189,6 +191,29 @@ def test_a_transaction_that_was_paid_between_proposal_and_approval_is_refused_at
     assert prompt.id
 
 
+def test_a_known_customers_excess_is_never_matched_to_another_ones_transaction():
+    """Whose money it is, is known: only that customer's own Transactions may take it."""
+    payer = a_stored_deposit(S.FAILED)
+    prompt = prompted(payer)
+    with unit_of_work():
+        [read] = deposits.whole([payer.id])
+        paid = [MpesaPayment(f"SKX000000{n}", prompt.reference, payer.amount, now()) for n in (1, 2)]
+        TakePayment(ledger, deposits.audit).take(read, read.payments[0], paid, at=now())
+        deposits.save([read], ())
+    [item] = suspense.page()
+    other = a_stored_deposit(S.FAILED)
+    prompted(other)
+    assert other.user_id != payer.user_id
+
+    with pytest.raises(SagaRefuses, match="another customer"):
+        propose(item.name, K.MATCHED, transaction=other.id)
+
+    own = a_stored_deposit(S.FAILED, user_id=payer.user_id)
+    prompted(own)
+    settle(item.name, K.MATCHED, transaction=own.id)
+    assert lying("KES") == 0
+
+
 # --- returned, recovered ----------------------------------------------------------------------------------------------
 
 
@@ -318,6 +343,19 @@ def returned(shillings):
     return row.movement
 
 
+def test_of_movements_with_one_receipt_in_both_our_books_the_one_that_fits_is_the_proof(settings):
+    settings.MPESA_B2C_SHORTCODE = "600992"
+    orphan(kes(500), "SKX0000050", account="600992")  # the other side of the same transfer
+    came = orphan(kes(500), "SKX0000051")
+    left = orphan(out(kes(500)), "SKX0000050")
+
+    settle(came, K.RETURNED, movement="SKX0000050")
+
+    assert models.SuspenseSettlement.objects.get().proof == left
+    assert names() == ["mpesa:600992:SKX0000050"]
+    assert in_order()
+
+
 def test_an_outflow_is_recovered_by_the_movement_that_brought_it_back():
     name = orphan(out(usd(5_00)), "9001")
     a_break(known_as="9002", movement="9002", theirs=5_00)
@@ -381,6 +419,122 @@ def test_a_difference_beside_a_payment_that_is_only_claimed_waits_for_its_proof(
     assert losses("KES") == 70_00
 
 
+@one_writer
+@pytest.mark.parametrize("condition", ["1 = 1", "e.seq > 0", f"e.provider_key IN ('deriv:{AGENT}:9001')"])
+def test_whether_an_item_was_settled_is_looked_up_by_its_reference_and_reads_no_ledger(condition):
+    for n in range(40):
+        name = orphan(out(usd(5_00)), f"90{n:02}")
+        if n % 2:
+            settle(name, K.WRITTEN_OFF)
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {open_items(condition)} ORDER BY i.seq LIMIT 100")
+        columns = [column[0] for column in cursor.description]
+        plan = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    read = {row["table"]: (row["type"], row["key"]) for row in plan}
+    assert {read[f"d{n}"] for n in range(4)} == {("eq_ref", "ledger_entry_reference")}
+    assert {read[f"u{n}"] for n in range(4)} == {("eq_ref", "ledger_entry_reverses")}
+    assert len(suspense.page()) == 20
+
+
+# --- a loss that came back --------------------------------------------------------------------------------------------
+
+
+def written_off(cents=25_00, movement="9001", **more):
+    """An outflow that was written off; its name."""
+    name = orphan(out(usd(cents)), movement, **more)
+    settle(name, K.WRITTEN_OFF)
+    return name
+
+
+def test_what_was_written_off_and_came_back_is_no_loss_any_more():
+    lost = written_off()
+    back = orphan(usd(25_00), "9100", at=now())
+
+    id = propose(back, K.LOSS_RECOVERED, lost=lost)
+    assert losses("USD") == 25_00
+    with pytest.raises(SamePerson):
+        suspense.approve(id, by="staff:mary")
+    suspense.approve(id, by="staff:john")
+
+    assert (losses("USD"), lying("USD"), names()) == (0, 0, [])
+    assert in_order()
+    assert not models.OrphanMovement.objects.filter(settled_at=None).exists()
+    told = AuditLog.objects.filter(action="suspense.settlement_approved").order_by("-seq").first()
+    assert told.details["lost"] == lost
+    again = orphan(usd(25_00), "9101", at=now())
+    with pytest.raises(SettlementOpen):
+        propose(again, K.LOSS_RECOVERED, lost=lost)
+
+
+@pytest.mark.parametrize(
+    "case", ["nothing named", "unknown", "still there", "recovered", "another amount", "earlier", "an excess"]
+)
+def test_only_a_loss_that_is_named_and_was_written_off_by_just_that_amount_is_recovered(case):
+    amount = usd(24_00) if case == "another amount" else usd(25_00)
+    lost = f"deriv:{AGENT}:9001"
+    match case:
+        case "still there":
+            orphan(out(usd(25_00)), "9001")
+        case "recovered":
+            a_break(known_as="9002", movement="9002", theirs=25_00)
+            settle(orphan(out(usd(25_00)), "9001"), K.RECOVERED, movement="9002")
+        case "nothing named":
+            lost = ""
+        case "another amount" | "earlier":
+            written_off()
+    name = orphan(amount, "9100", at=now() - timedelta(days=1) if case == "earlier" else now())
+    if case == "an excess":
+        lost = written_off()
+        deposit = a_stored_deposit(S.FAILED)
+        prompted(deposit)
+        settle(orphan(kes(1500), "SKX0000001"), K.MATCHED, transaction=deposit.id)
+        name = f"{deposit.id}:deposit_excess:difference"
+    before = losses("USD")
+
+    with pytest.raises(NotProven):
+        propose(name, K.LOSS_RECOVERED, lost=lost)
+
+    assert losses("USD") == before
+    assert name in names()
+
+
+def test_what_left_is_no_recovered_loss():
+    lost = written_off()
+    with pytest.raises(WrongWay):
+        propose(orphan(out(usd(25_00)), "9100"), K.LOSS_RECOVERED, lost=lost)
+
+
+def test_money_taken_back_after_its_payment_left_suspense_is_posted_there_and_recovers_the_loss():
+    lost = written_off()
+    row = a_break(kind="reverted", known_as="9001:reverted", movement="9100", theirs=25_00, provider_key=lost)
+
+    breaks.resolve(row.id, Resolution.INTO_SUSPENSE, by="staff:mary", why="it came back after all")
+    breaks.approve(row.id, by="staff:john")
+
+    with unit_of_work():
+        assert ledger.balance(deriv_agent(AGENT)) == usd(100_000_00)  # as Deriv has it
+    assert names() == [f"deriv:{AGENT}:9100"]
+    settle(f"deriv:{AGENT}:9100", K.LOSS_RECOVERED, lost=lost)
+    assert (losses("USD"), lying("USD")) == (0, 0)
+    assert in_order()
+
+
+@pytest.mark.parametrize("case", ["lies there", "never there", "a Transaction's"])
+def test_money_taken_back_that_suspense_or_a_saga_settles_is_not_posted_beside_it(case):
+    name = orphan(usd(25_00), "9001") if case == "lies there" else f"deriv:{AGENT}:9001"
+    of = a_stored_deposit(S.COMPLETED).id if case == "a Transaction's" else None
+    if of:
+        written_off()
+    row = a_break(
+        kind="reverted", known_as="9001:reverted", movement="9100", theirs=-25_00, provider_key=name, transaction_id=of
+    )
+
+    with pytest.raises(NothingToPost):
+        breaks.resolve(row.id, Resolution.INTO_SUSPENSE, by="staff:mary", why="it went back")
+
+
 # --- two people, once -------------------------------------------------------------------------------------------------
 
 
@@ -429,11 +583,37 @@ def a_row(**over):
         {"kind": "returned"},
         {"kind": "recovered", "movement": "9002"},
         {"kind": "matched"},
+        {"kind": "loss_recovered", "amount": 5_00},
     ],
 )
 def test_the_database_itself_refuses_one_person_no_reason_no_proof(wrong):
     with pytest.raises(IntegrityError), transaction.atomic():
         a_row(**wrong)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"by": "staff:somebody"}, {"item": "deriv:x:2"}, {"kind": "returned", "movement": "9", "proof": "deriv:x:9"},
+        {"amount": 1}, {"why": "another reason"}, {"transaction_id": new_id()},
+    ],
+)  # fmt: skip
+def test_what_was_proposed_never_changes_and_is_never_deleted(changed):
+    row = a_row()
+
+    with pytest.raises(DatabaseError), transaction.atomic():
+        models.SuspenseSettlement.objects.filter(pk=row.pk).update(**changed)
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM suspense_settlements")
+
+
+def test_every_column_of_a_settlement_is_fixed_or_tells_what_was_decided():
+    """A column that is added must be put on one side or the other."""
+    columns = {field.column for field in models.SuspenseSettlement._meta.concrete_fields}
+
+    assert columns - set(append_only_tables()["suspense_settlements"]) == {
+        "id", "item", "kind", "amount", "currency", "transaction_id", "movement", "proof", "by", "why", "at",
+    }  # fmt: skip
 
 
 def test_the_database_itself_refuses_a_name_in_two_settlements():

@@ -121,6 +121,11 @@ class SuspenseJournals(Journals):
         lines = [(house(AccountKind.LOSSES, amount.currency), _suspense(amount.currency), amount)]
         self._settle("suspense_written_off", lines, transaction, orphan, at)
 
+    def post_suspense_loss_recovered(self, amount: Money, *, orphan: str, at: datetime) -> None:
+        """Dr suspense / Cr losses: what had been written off came back, and is no loss any more."""
+        lines = [(_suspense(amount.currency), house(AccountKind.LOSSES, amount.currency), amount)]
+        self._settle("suspense_loss_recovered", lines, None, orphan, at)
+
     def _settle(
         self,
         purpose: str,

@@ -1,6 +1,6 @@
 """`provider_balances` and `balance_drifts` over Django."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from payments import models
@@ -11,6 +11,7 @@ from shared_kernel.domain.money import Currency
 from shared_kernel.infrastructure.rows import insert, update
 
 MOST_AWAITED = 500
+MOST_CLOSED = 100  # by one look: the next one goes on
 
 
 class DjangoBalanceBook:
@@ -30,7 +31,11 @@ class DjangoBalanceBook:
         row = models.BalanceDrift.objects.select_for_update().filter(open_as=name).first()
         return None if row is None else to_drift(row)
 
-    def save(self, drift: Drift, name: str) -> None:
+    def open_beside(self, names: Collection[str]) -> list[Drift]:
+        rows = models.BalanceDrift.objects.select_for_update().filter(over_at=None).exclude(open_as__in=list(names))
+        return [to_drift(row) for row in rows.order_by("since", "pk")[:MOST_CLOSED]]
+
+    def save(self, drift: Drift) -> None:
         row = models.BalanceDrift(
             id=drift.id,
             provider=drift.provider,
@@ -44,7 +49,7 @@ class DjangoBalanceBook:
             seen_at=drift.seen_at,
             alerted_at=drift.alerted_at,
             over_at=drift.over_at,
-            open_as=name if drift.over_at is None else None,
+            open_as=drift.name if drift.over_at is None else None,
         )
         changes = ["looks", "difference", "unexplained", "seen_at", "alerted_at", "over_at", "open_as"]
         if not update([row], changes):

@@ -12,6 +12,7 @@ from payments import models
 from payments.domain.suspense import (
     ORPHANS,
     PURPOSES,
+    Loss,
     Settlement,
     SettlementKind,
     SettlementNotFound,
@@ -47,21 +48,35 @@ _SIDES = " UNION ALL ".join(
 _JOINED = {"mysql": "CONCAT('orphan:', i.name, '{}:1')", "sqlite": "'orphan:' || i.name || '{}:1'"}
 PROVIDERS = ("mpesa:", "deriv:")  # how the names of orphans begin
 _AGAIN = ("", ":2", ":3", ":4")  # a treasury movement that settled it may have been reversed: `settlements_of`
+# Each reference joined by itself is one look into its unique index for each item. An IN of expressions of the item, or
+# a subquery, may have MariaDB read all of the ledger instead.
+_SETTLED = """
+    LEFT JOIN ledger_entries d{n} ON d{n}.reference = {settled}
+    LEFT JOIN ledger_entries u{n} ON u{n}.reverses = d{n}.id
+"""
 OPEN_ITEMS = """
     SELECT i.seq, i.name, i.purpose, i.amount, i.currency, i.effective_at, i.recorded_at, i.provider_key,
         i.transaction_id, s.id
     FROM ({sides}) AS i LEFT JOIN suspense_claims c ON c.name = i.name
-    LEFT JOIN suspense_settlements s ON s.id = c.settlement_id
-    WHERE (s.id IS NULL OR s.status = 'proposed')
-        AND NOT EXISTS (SELECT 1 FROM ledger_entries d LEFT JOIN ledger_entries u ON u.reverses = d.id
-            WHERE d.reference IN ({settled}) AND u.id IS NULL)
+    LEFT JOIN suspense_settlements s ON s.id = c.settlement_id {settled}
+    WHERE (s.id IS NULL OR s.status = 'proposed') AND {none_stands}
 """
 
 
 def open_items(condition: str = "1 = 1") -> str:
     """The SELECT of what lies in suspense, with a further condition over the entry `e`, whose parameters come twice."""
-    settled = ", ".join(_JOINED[connection.vendor].format(again) for again in _AGAIN)
-    return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=settled)
+    joined = _JOINED[connection.vendor]
+    settled = "".join(_SETTLED.format(n=n, settled=joined.format(again)) for n, again in enumerate(_AGAIN))
+    none_stands = " AND ".join(f"(d{n}.id IS NULL OR u{n}.id IS NOT NULL)" for n in range(len(_AGAIN)))
+    return OPEN_ITEMS.format(sides=_SIDES.format(condition=condition), settled=settled, none_stands=none_stands)
+
+
+_LOST = """
+    SELECT d.amount, d.currency, e.effective_at
+    FROM ledger_entries d LEFT JOIN ledger_entries u ON u.reverses = d.id
+    JOIN ledger_entries e ON e.reference = %s AND e.reverses IS NULL
+    WHERE d.reference IN (%s, %s, %s, %s) AND d.purpose = 'suspense_written_off' AND u.id IS NULL LIMIT 1
+"""
 
 
 class DjangoSuspenseBook:
@@ -78,6 +93,18 @@ class DjangoSuspenseBook:
 
     def page(self, *, after: int = 0, most: int = 100) -> list[SuspenseItem]:
         return _items(f"{open_items('e.seq > %s')} ORDER BY i.seq LIMIT %s", [after, after, most])
+
+    def lost(self, name: str) -> Loss | None:
+        brought = f"suspense_out:{name}:1" if _is_key(name) else f"{name}:1"
+        with connection.cursor() as cursor:
+            cursor.execute(_LOST, [brought, *(f"orphan:{name}{again}:1" for again in _AGAIN)])
+            row = cursor.fetchone()
+        return row and Loss(name, Money(int(row[0]), Currency(row[1])), _time(row[2]))
+
+    def was_settled(self, name: str) -> bool:
+        of = _orphans([name])
+        settled = of is not None and models.OrphanMovement.objects.filter(of, settled_at__isnull=False).exists()
+        return settled and not self.items([name])
 
     def add(self, settlement: Settlement) -> None:
         rows: list[Any] = [models.SuspenseClaim(name=n, settlement_id=settlement.id) for n in settlement.claims]
@@ -142,11 +169,16 @@ def _orphans(keys: Iterable[str]) -> Q | None:
     """Those rows of `orphan_movements` whose provider keys these are, each by its unique key; none of others."""
     of: Q | None = None
     for key in keys:
-        if key.startswith(PROVIDERS):
+        if _is_key(key):
             provider, account, movement = key.split(":", 2)
             one = Q(provider=provider, account=account, movement=movement)
             of = one if of is None else of | one
     return of
+
+
+def _is_key(name: str) -> bool:
+    """Whether an item's name is a provider key, and no journal's reference."""
+    return name.startswith(PROVIDERS)
 
 
 def _time(value: datetime | str) -> datetime:
