@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -148,7 +148,8 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
             identify(request, who)
             try:
                 if form.cleaned_data["decision"] == "approve":
-                    suspense.approve(key, by=who)
+                    if not suspense.approve(key, by=who):
+                        messages.warning(request, "It is approved and posted. The Transaction goes on by itself.")
                 else:
                     suspense.reject(key, by=who, why=form.cleaned_data["why"])
                 return HttpResponseRedirect(row_url(models.SuspenseSettlement, key))

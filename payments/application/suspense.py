@@ -6,6 +6,7 @@ because a run found it first, and then the two settle each other; or it is a bre
 Transaction's after all goes to its saga by the way that late proof takes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -55,6 +56,7 @@ from shared_kernel.domain.requests import MpesaPayment, RequestStatus
 MOST = 100  # of one page
 TAKES_LATE_PROOF = {S.FAILED, S.EXPIRED, S.NEEDS_ATTENTION}
 BREAK = "break:"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +131,9 @@ class Suspense:
             self._tell("proposed", settlement, at)
         return settlement.id
 
-    def approve(self, id: UUID, *, by: str) -> None:
-        """Another person agrees: it is posted, and a matched Transaction goes on.
+    def approve(self, id: UUID, *, by: str) -> bool:
+        """Another person agrees: it is posted, and a matched Transaction goes on. False: that Transaction failed at its
+        next step, which changes nothing of what was decided, and it goes on by itself later.
 
         Raises `SettlementNotFound`, `SettlementClosed`, `SamePerson`, `ItemNotFound`, `WrongWay`, `NotProven`,
         `NothingToPost`, `SagaRefuses`, `TransactionNotFound`.
@@ -149,8 +152,15 @@ class Suspense:
             self._tell("approved", decided, at)
             why = f"settlement {decided.id}"
             self.audit.append(AuditRecord("orphan.settled", "orphan", str(id), at, why=why) for id in settled)
-        if woken is not None:
+        return woken is None or self._goes_on(woken)
+
+    def _goes_on(self, woken: Deposit | Withdrawal) -> bool:
+        try:
             self.sagas[woken.type].drive([woken.id])
+        except Exception:  # it is stored, and due: the sweeper takes it up, or a person is shown it
+            log.exception("%s was matched and could not go on", woken.id)
+            return False
+        return True
 
     def reject(self, id: UUID, *, by: str, why: str) -> None:
         """A proposal is turned down, or taken back: it lies there as before.

@@ -29,6 +29,7 @@ from payments.facade import Settle, breaks, deposits, recovery, suspense, verify
 from payments.infrastructure.persistence.suspense import open_items
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
+from payments.tests.test_wiring import an_insert_fails
 from payments.tests.test_recovery import status_of, suspense as lying
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
@@ -694,6 +695,26 @@ def test_two_people_of_finance_settle_it_on_pages_of_their_own():
     actors = AuditLog.objects.filter(target_type="suspense_settlement").values_list("actor", flat=True)
     assert set(actors) == {row.by, row.decided_by}
     assert "propose/?name" not in one.get(orphans).content.decode()
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one user does everything there")
+def test_a_match_is_shown_as_done_where_its_transaction_fails_at_its_next_step():
+    """The decision is stored: the Transaction goes on by the sweeper, and nobody is asked to decide again."""
+    deposit = a_stored_deposit(S.FAILED)
+    prompted(deposit)
+    id = propose(orphan(deposit.amount, "SKX0000001"), K.MATCHED, transaction=deposit.id)
+    other = somebody("other", "view_suspensesettlement", "approve_suspensesettlement")
+    decide = reverse("admin:payments_suspensesettlement_decide", args=[id])
+
+    with an_insert_fails("deriv_transfers"):
+        answer = other.post(decide, {"decision": "approve"}, follow=True)
+
+    assert answer.status_code == 200
+    assert b"goes on by itself" in answer.content
+    assert models.SuspenseSettlement.objects.get().status == "approved"
+    assert status_of(deposit) in {S.MPESA_CONFIRMED, S.NEEDS_ATTENTION}
+    assert (lying("KES"), names()) == (0, [])
+    assert in_order()
 
 
 def test_the_command_lists_what_lies_there_with_its_age_and_owner(capsys):
