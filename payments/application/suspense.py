@@ -198,8 +198,9 @@ class Suspense:
         if settlement.kind in PROVEN:
             if not settlement.movement:
                 raise NotProven("give the provider's own id of the movement that proves it")
-            proof = self._proof_of(item, settlement.movement, settlement.proof)
-            return replace(settlement, proof=proof, transaction=None)
+            return replace(
+                settlement, proof=self._proof_of(item, settlement.movement, settlement.proof), transaction=None
+            )
         if settlement.kind is SettlementKind.MATCHED:
             self._taker(item, settlement.transaction)
             return replace(settlement, movement="")
@@ -332,8 +333,7 @@ class Suspense:
             raise SagaRefuses(f"{id} is {found.status}: see how its own attempt ends first")
         if item.purpose not in ORPHANS and item.transaction and self._locked(item.transaction).user_id != found.user_id:
             raise SagaRefuses(f"{item.transaction} was paid too much, and {id} is another customer's: return it")
-        refused = _no_deposits(item, found) if isinstance(found, Deposit) else _no_withdrawals(item, found)
-        if refused:
+        if refused := _no_deposits(item, found) if isinstance(found, Deposit) else _no_withdrawals(item, found):
             raise SagaRefuses(refused)
         return found
 
@@ -351,13 +351,13 @@ class Suspense:
 
     def _tell(self, what: str, settlement: Settlement, at: datetime) -> None:
         details = {"item": settlement.item, "kind": str(settlement.kind), "amount": str(settlement.amount)}
-        details |= {"proposed_by": settlement.by, "decided_by": settlement.decided_by, "movement": settlement.movement}
-        details |= {"lost": settlement.lost}
+        details |= {"proposed_by": settlement.by, "decided_by": settlement.decided_by}
+        details |= {"movement": settlement.movement, "lost": settlement.lost}
         if settlement.transaction:
             details["transaction"] = str(settlement.transaction)
-        action, after = f"suspense.settlement_{what}", str(settlement.status)
         record = AuditRecord(
-            action, "suspense_settlement", str(settlement.id), at, after=after, why=settlement.why,
+            f"suspense.settlement_{what}", "suspense_settlement", str(settlement.id), at,
+            after=str(settlement.status), why=settlement.why,
             details={name: value for name, value in details.items() if value},
         )  # fmt: skip
         self.audit.append([record])

@@ -29,8 +29,8 @@ from payments.facade import Settle, breaks, deposits, recovery, suspense, verify
 from payments.infrastructure.persistence.suspense import open_items
 from payments.tests.factories import AGENT, SHORTCODE, a_float, a_stored_deposit, a_stored_withdrawal, kes, usd
 from payments.tests.test_breaks import a_break, somebody
-from payments.tests.test_wiring import an_insert_fails
 from payments.tests.test_recovery import status_of, suspense as lying
+from payments.tests.test_wiring import an_insert_fails
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.append_only import append_only_tables
