@@ -1,5 +1,6 @@
 """The adapter against the simulator, over a real socket."""
 
+import asyncio
 import logging
 import os
 import threading
@@ -86,22 +87,23 @@ def test_answers_that_overtake_each_other_find_their_callers(adapter, deriv_simu
     )
 
 
-def test_sixty_four_callers_in_flight_are_five_times_as_fast_as_one(adapter_of, deriv_simulator):
-    deriv_simulator.simulator.latency_s = (0.01, 0.012)
+def test_sixty_four_callers_share_the_socket_and_none_waits_for_anothers_answer(adapter_of, deriv_simulator):
+    """Deriv answers nobody before all of them have asked. How fast that is, is for bin/bench to say."""
     adapter = adapter_of(Timing())
     send(adapter, a_transfer())
+    asked, everybody = [], asyncio.Event()
 
-    begun = time.perf_counter()
-    for _ in range(20):
-        send(adapter, a_transfer())
-    one_by_one = 20 / (time.perf_counter() - begun)
-    begun = time.perf_counter()
+    async def delay():
+        asked.append(1)
+        if len(asked) == 64:
+            everybody.set()
+        await everybody.wait()
+
+    deriv_simulator.simulator.latency_s, deriv_simulator.simulator.delay = (0.01, 0.012), delay
     with ThreadPoolExecutor(64) as threads:
-        outcomes = list(threads.map(lambda _: send(adapter, a_transfer()), range(400)))
-    side_by_side = 400 / (time.perf_counter() - begun)
+        outcomes = list(threads.map(lambda _: send(adapter, a_transfer()), range(64)))
 
     assert all(isinstance(outcome, Done) for outcome in outcomes)
-    assert side_by_side >= 5 * one_by_one
 
 
 # --- lost, late, dropped ----------------------------------------------------------------------------------------------

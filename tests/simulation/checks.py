@@ -205,7 +205,7 @@ class Promises:
 
     def _booked_on_claim(self, id: TransactionId, key: str) -> bool:
         for request in self.mpesa.of(id):
-            if request.leg in ON_CLAIM and key == f"mpesa:{request.shortcode}:{request.id}":
+            if request.leg in ON_CLAIM and key in _again(f"mpesa:{request.shortcode}:{request.id}"):
                 return _is_booked_on_claim(request)
         return False
 
@@ -263,4 +263,9 @@ def keys_of(movement: Movement) -> tuple[str, ...]:
     if account.kind is AccountKind.DERIV_AGENT:
         return (f"deriv:{account.owner}:{movement.id}",)
     own = f"mpesa:{account.owner}:{movement.request}"
-    return (f"{own}:fee",) if movement.is_fee else (own, f"mpesa:{account.owner}:{movement.id}")
+    return (f"{own}:fee",) if movement.is_fee else (*_again(own), f"mpesa:{account.owner}:{movement.id}")
+
+
+def _again(key: str) -> tuple[str, ...]:
+    """An attempt's key, and those that it has once a booking of it was denied: see `movement_of`."""
+    return (key, *(f"{key}:{number}" for number in range(1, 5)))
