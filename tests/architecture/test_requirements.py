@@ -1,6 +1,11 @@
 """The lock files fit pyproject.toml, and a change of either side is noticed."""
 
+import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +62,23 @@ def change(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
+
+
+def test_all_that_production_loads_is_in_its_lock():
+    """What only developers' tools bring is missing there: kombu imports packaging and does not ask for it."""
+    settings = {
+        "APP_ENV": "testing", "DJANGO_SETTINGS_MODULE": "penpay.settings", "DATABASE_URL": "sqlite:///:memory:",
+        "MIGRATION_DATABASE_URL": "", "REDIS_URL": "", "CELERY_BROKER_URL": "memory://",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.architecture.production_modules"]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=True)
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+
+    loaded = {_normal(name) for name in json.loads(run.stdout.splitlines()[-1])}
+
+    assert {"celery", "gunicorn", "packaging"} <= loaded
+    assert loaded <= {_normal(name) for name in pins}
+
+
+def _normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
