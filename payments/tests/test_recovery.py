@@ -24,7 +24,6 @@ from shared_kernel.models import AuditLog
 from wallet.facade import ledger, trial_balance, verify_ledger
 
 pytestmark = pytest.mark.django_db(transaction=True)
-SOON = time.monotonic() + 600
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def prompted(deposit):
     prompt = mpesa.new_request(deposit.id, Leg.STK_PUSH, 1, deposit.phone, deposit.amount, at=now())
     with unit_of_work():
         mpesa.record([prompt])
-    outcome = mpesa.send(prompt, give_up_at=SOON)
+    outcome = mpesa.send(prompt, give_up_at=time.monotonic() + 60)
     assert isinstance(outcome, Accepted)
     with unit_of_work():
         [stored] = mpesa.requests_of([deposit.id], [(prompt, outcome)])[deposit.id]

@@ -168,13 +168,12 @@ def a_transfer(deposit):
     return deriv.new_transfer(deposit.id, Leg.DERIV_CREDIT, 1, deposit.login, deposit.agent, deposit.payout, at=now())
 
 
-SOON = time.monotonic() + 600
 CALLS = {
-    "push": lambda deposit: mpesa.send(a_prompt(deposit), give_up_at=SOON),
+    "push": lambda deposit: mpesa.send(a_prompt(deposit), give_up_at=time.monotonic() + 60),
     "query": lambda deposit: mpesa.query(a_prompt(deposit)),
     "pull": lambda deposit: mpesa.payments(a_prompt(deposit)),
     "check_login": lambda deposit: deriv.check_login(deposit.login, deposit.agent, deposit.payout),
-    "transfer": lambda deposit: deriv.send(a_transfer(deposit), give_up_at=SOON),
+    "transfer": lambda deposit: deriv.send(a_transfer(deposit), give_up_at=time.monotonic() + 60),
     "find": lambda deposit: deriv.find(a_transfer(deposit)),
 }
 

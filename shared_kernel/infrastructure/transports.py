@@ -1,6 +1,9 @@
 """kombu's transports, mended: Redis for production, plain files for the demo and for development without Redis."""
 
+import fcntl
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -32,10 +35,12 @@ class RedisBroker(redis.Transport):
 
 
 class WholeFiles(filesystem.Channel):
-    """Writes aside, then renames: on one file system that is one step.
+    """Whole messages, each to a queue that is bound: no reader finds half of one, no writer drops one in silence.
 
     kombu's own writes a message into the file that readers look for, so that a reader may find it empty, and its worker
-    ends. Here a message shows whole or not at all.
+    ends: here it is written aside and renamed, which on one file system is one step. And kombu's own remembers a
+    binding for the whole process before it is in the control folder, so that another thread meanwhile sends to no
+    queue: here whoever binds or looks for a binding does it alone, among threads and processes.
     """
 
     def _put(self, queue: Any, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as its two bases differ
@@ -45,9 +50,24 @@ class WholeFiles(filesystem.Channel):
         aside.write_text(str(dumps(payload)))  # type: ignore[no-untyped-call]
         aside.replace(folder / name)
 
+    def queue_bind(self, *args: Any, **kwargs: Any) -> None:
+        with self._alone():
+            super().queue_bind(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def get_table(self, exchange: Any) -> Any:
+        with self._alone():
+            return super().get_table(exchange)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.control_folder.mkdir(parents=True, exist_ok=True)
+        with (self.control_folder / ".bindings.lock").open("a") as file:  # a lock of this opening: threads wait too
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
 
 class FileBroker(filesystem.Transport):
-    """`filesystem://` with whole messages."""
+    """`filesystem://` that loses no message on its way to a queue."""
 
     Channel = WholeFiles
 
