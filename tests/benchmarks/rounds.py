@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from django.db import connection
+
 from penpay.stack import HOST, Stack
 from tests.benchmarks.people import Person
 from tests.benchmarks.world import rows
@@ -59,7 +61,7 @@ def run(stack: Stack, orders: Sequence[Order], *, per_s: float = 0.0, most_s: fl
         thread.join()
     accepted = time.perf_counter() - began
     while completed(began_at) < len(orders):
-        assert time.perf_counter() - began < most_s, f"after {most_s} s: {by_status(began_at)}"
+        assert time.perf_counter() - began < most_s, f"after {most_s} s: {by_status(began_at)}\n{late(began_at)}"
         time.sleep(0.05)
     took = time.perf_counter() - began
     return Round(len(orders), took, accepted, callback_to_end(began_at))
@@ -100,6 +102,24 @@ def by_status(since: float) -> dict[str, int]:
     return dict(
         rows("SELECT status, COUNT(*) FROM transactions WHERE created_at >= FROM_UNIXTIME(%s) GROUP BY 1", since)
     )
+
+
+def late(since: float, most: int = 5) -> str:
+    """All that is stored of some that have not completed: what to look at when a round does not end."""
+    told = []
+    ids = "SELECT id FROM transactions WHERE status <> 'COMPLETED' AND created_at >= FROM_UNIXTIME(%s) LIMIT %s"
+    requests = "(SELECT id FROM mpesa_requests WHERE transaction_id = %s)"
+    for (id,) in rows(ids, since, most):
+        for table, which in (
+            ("transactions", "id = %s"), ("mpesa_requests", "transaction_id = %s"),
+            ("deriv_transfers", "transaction_id = %s"), ("mpesa_callbacks", f"request_id IN {requests}"),
+            ("domain_events", "aggregate_id = %s"),
+        ):  # fmt: skip
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT * FROM {table} WHERE {which}", [id])  # noqa: S608  # names from here
+                names = [column[0] for column in cursor.description]
+                told += [f"{table}: {dict(zip(names, row, strict=True))}" for row in cursor.fetchall()]
+    return "\n".join(told)
 
 
 def callback_to_end(since: float) -> tuple[float, float]:
