@@ -24,7 +24,7 @@ from wallet.facade import (
 )
 
 TOTAL = "total"
-AVERAGE_COST = "average cost of all exchanges: customers' at middle rates, the bank's at its own"
+AVERAGE_COST = "average cost since the last close-out: customers' exchanges at middle rates, the bank's at its own"
 
 
 MOST_ACCOUNTS = 500  # of one list, as `accounts` gives them

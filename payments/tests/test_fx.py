@@ -24,6 +24,7 @@ class Turnover:
     paid: int = 0
     sold: int = 0
     received: int = 0
+    taken: int = 0
     booked: int = 0
 
 
@@ -57,7 +58,7 @@ def test_what_came_both_ways_is_realised_at_the_averages_of_both():
 
 def test_what_was_booked_is_told_apart_from_what_is_still_in_the_position():
     position = FxPosition.of(
-        Turnover(sold=100_00, received=13_100_00, bought=100_00, paid=13_000_00, booked=60_00), MID
+        Turnover(sold=100_00, received=13_100_00, bought=100_00, paid=13_000_00, taken=60_00, booked=60_00), MID
     )
 
     assert (position.realised, position.booked, position.unbooked) == (shillings(100), shillings(60), shillings(40))
@@ -108,7 +109,7 @@ def test_a_gain_that_was_booked_is_no_exchange():
 
     turnover = fx_turnover()
 
-    assert (turnover.received, turnover.booked) == (127938, 500)
+    assert (turnover.received, turnover.taken, turnover.booked) == (127938, 500, 500)
 
 
 @pytest.mark.django_db

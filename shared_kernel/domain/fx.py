@@ -11,7 +11,10 @@ from shared_kernel.domain.money import Currency, Money
 
 
 class FxTurnover(Protocol):
-    """What went through the position since ever, in cents; what was undone is taken off again."""
+    """What went through the position since the last close-out, in cents; what was undone is taken off again.
+
+    What that close-out left open counts as the first of it, at what it cost.
+    """
 
     @property
     def bought(self) -> int:
@@ -30,36 +33,41 @@ class FxTurnover(Protocol):
         """KES for them: customers' at mid."""
 
     @property
+    def taken(self) -> int:
+        """KES that left the position meanwhile as gain (above zero) or loss: only where a close-out was undone."""
+
+    @property
     def booked(self) -> int:
-        """KES that left the position as gain (above zero) or loss."""
+        """KES that left it as gain or loss since ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class FxPosition:
     """`open` dollars: above zero held, below zero owed to the market. `cost` is what they were bought for, or fetched.
 
-    By average cost: of the dollars that went one way, as many as came the other way are closed, at the averages of
-    both. `realised` is what those gained, `unrealised` what the open ones would at `mid`, KES for one USD; None where
-    no rate is valid. Of the realised `booked` is in the gain and loss account, the rest still in the position.
+    By the average cost of a period, which ends with each close-out at the bank: of the dollars that went one way since,
+    or lay there from before, as many as came the other way are closed, at the averages of both. What is closed gained
+    `unbooked`, and that is still in the position; `booked` is in the gain and loss account, from the close-outs.
+    `unrealised` is what the open dollars would gain at `mid`, KES for one USD; None where no rate is valid.
     """
 
     open: Money
     cost: Money
-    realised: Money
+    unbooked: Money
     booked: Money
     mid: Decimal | None
 
     @classmethod
     def of(cls, turnover: FxTurnover, mid: Decimal | None) -> "FxPosition":
         """Rounded half up to the cent once, so that realised and unrealised together are exact."""
-        open, net = turnover.bought - turnover.sold, turnover.received - turnover.paid
+        open, net = turnover.bought - turnover.sold, turnover.received - turnover.paid - turnover.taken
         held = open >= 0
         dollars, shillings = (turnover.bought, turnover.paid) if held else (turnover.sold, turnover.received)
         cost = (2 * shillings * abs(open) + dollars) // (2 * dollars) if dollars else 0
         return cls(
             open=Money(open, Currency.USD),
             cost=_kes(cost),
-            realised=_kes(net + (cost if held else -cost)),
+            unbooked=_kes(net + (cost if held else -cost)),
             booked=_kes(turnover.booked),
             mid=mid,
         )
@@ -84,9 +92,9 @@ class FxPosition:
         return self.value - self.cost if self.open.amount >= 0 else self.cost - self.value
 
     @property
-    def unbooked(self) -> Money:
-        """Realised, and still in the position."""
-        return self.realised - self.booked
+    def realised(self) -> Money:
+        """What was closed has gained since ever, whether it is booked or not."""
+        return self.booked + self.unbooked
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ class _After:
     paid: int
     sold: int
     received: int
+    taken: int
     booked: int
 
 
@@ -114,6 +123,7 @@ def result_of(turnover: FxTurnover, given: Money, got: Money) -> Money:
         paid=turnover.paid + (shillings if buys else 0),
         sold=turnover.sold + (0 if buys else dollars),
         received=turnover.received + (0 if buys else shillings),
+        taken=turnover.taken,
         booked=turnover.booked,
     )
     return FxPosition.of(after, None).unbooked

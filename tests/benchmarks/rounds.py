@@ -116,7 +116,7 @@ def late(since: float, most: int = 5) -> str:
             ("domain_events", "aggregate_id = %s"),
         ):  # fmt: skip
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT * FROM {table} WHERE {which}", [id])  # noqa: S608  # names from here
+                cursor.execute(f"SELECT * FROM {table} WHERE {which}", [id])  # names from here
                 names = [column[0] for column in cursor.description]
                 told += [f"{table}: {dict(zip(names, row, strict=True))}" for row in cursor.fetchall()]
     return "\n".join(told)

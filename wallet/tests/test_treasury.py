@@ -1,5 +1,6 @@
 """Treasury movements over the database: two people, one commit, one key each; and what the database refuses."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -468,7 +469,8 @@ def test_the_worked_example_is_what_the_ledger_holds():
         ("fx_close_out_arrived", A.FX_POSITION, A.FX_GAIN_LOSS, 1200_00),
     ]
     turnover = fx_turnover()
-    assert (turnover.bought, turnover.paid, turnover.booked) == (600_00, 77_400_00, 1200_00)
+    assert (turnover.sold, turnover.received, turnover.booked) == (400_00, 52_400_00, 1200_00)  # what is left open
+    assert (turnover.bought, turnover.paid, turnover.taken) == (0, 0, 0)
     assert ledger.balance(house(A.FX_POSITION, USD)) == usd(400)
     assert ledger.balance(house(A.FX_POSITION, KES)) == kes(-52_400)
     assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(1200)
@@ -476,7 +478,8 @@ def test_the_worked_example_is_what_the_ledger_holds():
 
     reversed_by_two(id)
     turnover = fx_turnover()
-    assert (turnover.bought, turnover.paid, turnover.booked) == (0, 0, 0)
+    assert (turnover.sold, turnover.received) == (1000_00, 131_000_00)
+    assert (turnover.bought, turnover.paid, turnover.taken, turnover.booked) == (0, 0, 0, 0)
     assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(0)
 
 
@@ -489,6 +492,48 @@ def test_a_position_that_is_closed_as_a_whole_holds_nothing_in_either_currency()
     assert ledger.balance(house(A.FX_POSITION, USD)) == usd(0)
     assert ledger.balance(house(A.FX_POSITION, KES)) == kes(0)
     assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(1200 - 400)
+
+
+def test_the_cost_of_a_position_that_was_flat_is_forgotten():
+    sold_to_customers(1000, 131_000)
+    done(Kind.FX_CLOSE_OUT, amount=kes(129_000), got=usd(1000))
+    sold_to_customers(1000, 150_000)
+
+    done(Kind.FX_CLOSE_OUT, amount=kes(1_500), got=usd(10))
+
+    assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(2000)  # of the first alone
+    assert ledger.balance(house(A.FX_POSITION, KES)) == kes(-148_500)
+
+
+def test_an_earlier_close_out_that_is_taken_back_is_valued_as_an_exchange_of_now():
+    sold_to_customers(1000, 131_000)
+    first = done(Kind.FX_CLOSE_OUT, amount=kes(1_290), got=usd(10))
+    done(Kind.FX_CLOSE_OUT, amount=kes(1_280), got=usd(10))
+    assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(20 + 30)
+
+    reversed_by_two(first)
+
+    turnover = fx_turnover()
+    assert (turnover.sold, turnover.received) == (980_00 + 10_00, 128_380_00 + 1_290_00)
+    assert (turnover.taken, turnover.booked) == (-20_00, 30_00)
+    done(Kind.FX_CLOSE_OUT, amount=kes(128_700), got=usd(990))
+    assert ledger.balance(house(A.FX_POSITION, KES)) == kes(0)
+    assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(131_000 - 1_280 - 128_700)
+
+
+def test_what_customers_exchanged_while_a_close_out_was_posted_stays_exact():
+    sold_to_customers(1000, 131_000)
+    before = fx_turnover()
+    id = approved(Kind.FX_CLOSE_OUT, amount=kes(129_000), got=usd(1000))
+    seen(id)
+    sold_to_customers(100, 14_000)  # its commit came after the close-out had looked, its seq lies before
+    replace(treasury_movements, turnover=lambda: before).approve(id, by=JOHN)
+    assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(2000)
+
+    done(Kind.FX_CLOSE_OUT, amount=kes(13_500), got=usd(100))
+
+    assert ledger.balance(house(A.FX_POSITION, KES)) == kes(0)
+    assert ledger.balance(house(A.FX_GAIN_LOSS, KES)) == kes(2000 + 500)
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time anyway")

@@ -264,14 +264,20 @@ class Turnover:
     paid: int = 0
     sold: int = 0
     received: int = 0
+    taken: int = 0
     booked: int = 0
 
     def after(self, given, got, result):
+        """A close-out: what it leaves open is the first of the next period."""
         buys = got.currency is USD
-        dollars, shillings = (got.amount, given.amount) if buys else (given.amount, got.amount)
-        more = {"bought": dollars, "paid": shillings} if buys else {"sold": dollars, "received": shillings}
-        new = {name: getattr(self, name) + amount for name, amount in more.items()}
-        return replace(self, **new, booked=self.booked + result.amount)
+        dollars = self.bought - self.sold + (got.amount if buys else -given.amount)
+        shillings = self.received - self.paid - self.taken - result.amount + (-given.amount if buys else got.amount)
+        booked = self.booked + result.amount
+        if dollars > 0:
+            return Turnover(bought=dollars, paid=-shillings, booked=booked)
+        if dollars < 0:
+            return Turnover(sold=-dollars, received=shillings, booked=booked)
+        return Turnover(taken=-shillings, booked=booked)
 
 
 def test_the_worked_example():
@@ -306,6 +312,15 @@ def test_what_customers_realised_against_each_other_goes_with_it():
     assert result_of(turnover, kes(13_000), usd(100)) == kes(800 + 100)
 
 
+def test_a_position_that_was_flat_begins_anew():
+    flat = Turnover(sold=1000_00, received=131_000_00).after(kes(129_000), usd(1000), kes(2000))
+    assert flat == Turnover(booked=2000_00)
+
+    sold_anew = replace(flat, sold=1000_00, received=150_000_00)
+
+    assert result_of(sold_anew, kes(1_500), usd(10)) == kes(0)
+
+
 rates = st.decimals("50", "300", places=4)
 deals = st.lists(st.tuples(st.booleans(), st.integers(1, 10**10), rates), min_size=1, max_size=6)
 
@@ -323,5 +338,5 @@ def test_after_each_exchange_the_position_holds_the_open_dollars_at_their_averag
 
         position = FxPosition.of(turnover, Decimal(130))
         assert position.unbooked == kes(0)
-        in_ledger = turnover.received - turnover.paid - turnover.booked  # credit less debit of the position in KES
+        in_ledger = turnover.received - turnover.paid - turnover.taken  # credit less debit of the position in KES
         assert in_ledger == (position.cost.amount if position.open.amount < 0 else -position.cost.amount)
