@@ -51,6 +51,7 @@ class Stack:
     queues: Sequence[str] = (QUEUES,)
     api_processes: int = 1
     api_threads: int = 4
+    api_timeout_s: int = 30  # gunicorn ends a process that has not moved for so long
     limits: bool = True
     seed: int | None = None
     worker_options: Sequence[str] = ("--pool=solo",)
@@ -139,6 +140,8 @@ class Stack:
             "gthread",
             "--keep-alive",
             "30",
+            "--timeout",
+            str(self.api_timeout_s),
             "--graceful-timeout",
             "2",
             "--log-level",

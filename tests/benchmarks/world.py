@@ -20,7 +20,7 @@ from penpay.stack import Stack
 # One process for the steps; relay and sweeper have one of their own, so that their statements and time can be told
 # apart. Two API processes were measured a quarter faster than one with as many threads.
 QUEUES = ("relay,sweep,default", "steps")
-API = {"api_processes": 2, "api_threads": 8}
+API = {"api_processes": 2, "api_threads": 8, "api_timeout_s": 3600}  # `paused` lets them stand for minutes
 GUARDS_OFF = ("M-Pesa: rate limit 20/s", "M-Pesa: duplicate guard", "Deriv: call budgets", "Deriv: duplicate guard 2 s")
 PASSED_ON = (
     "APP_ENV", "DJANGO_SETTINGS_MODULE", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL",
