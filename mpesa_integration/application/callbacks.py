@@ -109,7 +109,9 @@ class Callbacks:
         if attempt is not None and claim is not None:
             if attempt.transaction_id is not None and verdict is not Verdict.NOT_FINAL:
                 woken = attempt.transaction_id
-                event = MpesaCallbackReceived(transaction_id=woken, request_id=attempt.id, occurred_at=at)
+                event = MpesaCallbackReceived(
+                    transaction_id=woken, request_id=attempt.id, leg=str(attempt.leg), occurred_at=at
+                )
                 self.outbox.append([event])
             if verdict is Verdict.AGREES and claim.balances:
                 self.callbacks.add_balances(attempt, [(self.new_id(), balance) for balance in claim.balances], at)

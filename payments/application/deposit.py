@@ -574,6 +574,7 @@ class DepositSaga(TransactionSaga[Deposit]):
     """Deposits: the command, and the steps that bring each one to its end."""
 
     type: ClassVar[TransactionType] = TransactionType.DEPOSIT
+    payments: ClassVar[frozenset[Leg]] = frozenset({Leg.STK_PUSH, Leg.REVERSAL, Leg.B2C_REFUND})
 
     quotes: Quotes
     limits: Limits

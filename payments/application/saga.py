@@ -125,6 +125,7 @@ class TransactionSaga(ABC, Generic[T]):
     """The steps that bring each Transaction of one type to its end. Subclasses say which step a state asks for."""
 
     type: ClassVar[TransactionType]
+    payments: ClassVar[frozenset[Leg]]  # its legs at M-Pesa
 
     transactions: TransactionRepository
     users: UserDirectory
@@ -168,9 +169,14 @@ class TransactionSaga(ABC, Generic[T]):
 
     def advance(self, events: Sequence[Event]) -> None:
         """A subscriber: the events only say that it is worth looking now; the rows say what to do."""
-        ids = [event.aggregate_id for event in events if getattr(event, "type", self.type) == self.type]
-        if ids:
+        if ids := [event.aggregate_id for event in events if self._may_follow(event)]:
             self.drive(ids)
+
+    def _may_follow(self, event: Event) -> bool:
+        """Whether it may be about a Transaction of this type: what the event can't tell, the row does."""
+        leg = getattr(event, "leg", "")
+        known_by_leg = leg and leg != Leg.STATUS_QUERY
+        return leg in self.payments if known_by_leg else getattr(event, "type", self.type) == self.type
 
     def drive(self, ids: Sequence[UUID], *, from_queue: bool = False) -> None:
         """Brings those of this type as far as they can go now. Raises `StepsFailed`.

@@ -456,6 +456,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
     """Withdrawals: the commands, and the steps that bring each one to its end."""
 
     type: ClassVar[TransactionType] = TransactionType.WITHDRAWAL
+    payments: ClassVar[frozenset[Leg]] = frozenset({Leg.B2C_PAYOUT})
 
     quotes: Quotes
     limits: Limits

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from django.apps import apps
 from django.db import DatabaseError, connection
+from django.test.utils import CaptureQueriesContext
 
 from deriv_integration.facade import deriv
 from identity.tests.factories import a_customer
@@ -14,9 +15,10 @@ from mpesa_integration.facade import mpesa
 from payments import models
 from payments.application.deposit import CreateDeposit
 from payments.domain.transaction import TransactionStatus as S
-from payments.facade import deposits, first_answer, timing, verify_statuses
+from payments.facade import deposits, first_answer, timing, verify_statuses, withdrawals
 from payments.tests.factories import a_float, a_quote, a_stored_deposit
 from shared_kernel.application.runner import StepsFailed
+from shared_kernel.domain.events import MpesaCallbackReceived
 from shared_kernel.domain.identifiers import IdempotencyKey, QuoteId, RequestId, TransactionId
 from shared_kernel.domain.outcome import Refused
 from shared_kernel.domain.requests import Leg
@@ -191,6 +193,41 @@ def test_a_provider_refuses_to_be_called_inside_a_transaction(saga, books, call)
 def test_a_unit_of_work_is_never_opened_inside_another():
     with pytest.raises(RuntimeError), unit_of_work(), unit_of_work():
         pass
+
+
+# --- who follows an event ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("leg", "follows"),
+    [
+        ("stk_push", {deposits.type}),
+        ("reversal", {deposits.type}),
+        ("b2c_refund", {deposits.type}),
+        ("b2c_payout", {withdrawals.type}),
+        ("status_query", {deposits.type, withdrawals.type}),
+        ("", {deposits.type, withdrawals.type}),
+    ],
+)
+def test_a_callback_is_read_for_by_the_saga_whose_leg_it_is_of(django_assert_num_queries, leg, follows):
+    event = MpesaCallbackReceived(
+        transaction_id=TransactionId(new_id()), request_id=RequestId(new_id()), leg=leg, occurred_at=now()
+    )
+
+    for saga in (deposits, withdrawals):
+        if saga.type in follows:
+            with CaptureQueriesContext(connection) as asked:
+                saga.advance([event])
+            assert any("transactions" in query["sql"] for query in asked)
+        else:
+            with django_assert_num_queries(0):
+                saga.advance([event])
+
+
+def test_every_leg_at_mpesa_has_a_saga_that_follows_it():
+    others = {Leg.DERIV_CREDIT, Leg.DERIV_DEBIT, Leg.DERIV_CREDIT_BACK, Leg.STATUS_QUERY, Leg.ACCOUNT_BALANCE}
+
+    assert deposits.payments | withdrawals.payments == set(Leg) - others
 
 
 # --- promise 6: a step's state, event, entries and audit row commit together ------------------------------------------
