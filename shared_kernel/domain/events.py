@@ -122,12 +122,12 @@ class TransactionCreated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class MpesaCallbackReceived(Event):
-    """M-Pesa's callback for an attempt was stored: a claim, to be asked about. `leg`: the attempt's; "" in old events."""
+    """M-Pesa's callback for an attempt was stored: a claim, to be asked about. `leg` is the attempt's, if told."""
 
     aggregate = "transaction_id"
     transaction_id: TransactionId
     request_id: RequestId
-    leg: str = ""
+    leg: str = ""  # "" in events of before it was told
 
 
 @dataclass(frozen=True, kw_only=True)
