@@ -4,29 +4,27 @@ The use cases check everything; being a superuser gives rights, but not the righ
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, row_url, table
+from shared_kernel.admin import ReadOnlyAdmin, Telling, amount, link, linked, row_url, table
 from shared_kernel.api.context import identify
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.facade import lock_lost, now
+from shared_kernel.facade import now
 from wallet import models
 from wallet.facade import ProposeMovement, TreasuryKind, TreasuryStatus, cash_in_transit, treasury_movements
 
 PROPOSES, APPROVES = "wallet.propose_treasurymovement", "wallet.approve_treasurymovement"
-BUSY = "somebody else is deciding at this moment: try it again"
 WHY = "for whoever approves it and for the audit log; no personal data"
 
 
@@ -297,14 +295,8 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
-            try:
+            with Telling(partial(form.add_error, None)):
                 return HttpResponseRedirect(row_url(models.TreasuryMovement, act(who)))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
-            except DatabaseError as error:
-                if not lock_lost(error):
-                    raise
-                form.add_error(None, BUSY)
         context = {**self.admin_site.each_context(request), "title": title, "form": form, "verb": verb, **shown()}
         return TemplateResponse(request, "wallet/treasury.html", context)
 
@@ -325,15 +317,11 @@ LEGS, MOST_ENTRIES = ("whole", "sent", "arrived"), 12  # of a reversal as many a
 
 def _preview(key: UUID) -> tuple[str, list[tuple[Any, ...]], str]:
     """How it looks; debit, credit, amount of what an approval would post; or why it would be refused today."""
-    try:
+    refused: list[str] = []
+    with Telling(refused.append):
         as_seen, entries = treasury_movements.preview(key)
-    except DomainError as refused:
-        return "", [], refused.detail
-    except DatabaseError as error:
-        if not lock_lost(error):
-            raise
-        return "", [], BUSY
-    return as_seen, [(entry.debit, entry.credit, entry.amount) for entry in entries], ""
+        return as_seen, [(entry.debit, entry.credit, entry.amount) for entry in entries], ""
+    return "", [], refused[0]
 
 
 def _name(action: str) -> str:
