@@ -71,23 +71,32 @@ class ConsentAdmin(ReadOnlyAdmin):
         raise NotImplementedError
 
     def get_urls(self) -> Any:
-        name = f"{self.opts.app_label}_{self.opts.model_name}_approve"
-        return [path("<uuid:key>/approve/", self.admin_site.admin_view(self.approving), name=name), *super().get_urls()]
+        return [self.page_to("approve", self.approving), *super().get_urls()]
+
+    def page_to(self, name: str, view: View) -> Any:
+        """The address of a page that decides about one row."""
+        return path(f"<uuid:key>/{name}/", self.admin_site.admin_view(view), name=self._named(name))
 
     def approving(self, request: HttpRequest, key: UUID) -> HttpResponse:
         """Who is signed in is who approves."""
+        return self.acting(request, key, "Approve", self.right_to_approve, self.approve)
+
+    def acting(self, request: HttpRequest, key: UUID, verb: str, right: str, act: Callable[..., None]) -> HttpResponse:
+        """A page that shows what it is about, and a button: `act(key, by=who is signed in)`."""
         row = self.model._default_manager.filter(pk=key).first()
-        if row is None or not request.user.has_perm(self.right_to_approve):
+        if row is None or not request.user.has_perm(right):
             raise PermissionDenied
         refused: list[str] = []
         if request.method == "POST":
             who = f"staff:{request.user.pk}"
             with Telling(refused.append), acting_as(replace(current_context(), actor=who)):
-                self.approve(key, by=who)
+                act(key, by=who)
                 return HttpResponseRedirect(row_url(self.model, key))
         shown = [(str(name).replace("_", " "), getattr(row, name)) for name in self._told()]
-        context = {**self.admin_site.each_context(request), "title": f"Approve: {row}", "refused": refused}
-        return TemplateResponse(request, "shared_kernel/approve.html", {**context, "shown": shown})
+        told = {"title": f"{verb}: {row}", "verb": verb, "refused": refused, "shown": shown}
+        return TemplateResponse(
+            request, "shared_kernel/approve.html", {**self.admin_site.each_context(request), **told}
+        )
 
     def _told(self) -> list[str]:
         """The columns that whoever approves has to know."""
@@ -99,4 +108,11 @@ class ConsentAdmin(ReadOnlyAdmin):
         """A link, while there is something to approve."""
         if row.approved_by or row.expires_at <= now():
             return SafeString("–")
-        return link(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_approve", args=[row.pk]), "approve")
+        return self.link_to(row, "approve", "approve")
+
+    def link_to(self, row: Any, name: str, text: str) -> SafeString:
+        """To one of its pages that decide."""
+        return link(reverse(f"admin:{self._named(name)}", args=[row.pk]), text)
+
+    def _named(self, page: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
