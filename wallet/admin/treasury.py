@@ -125,12 +125,20 @@ class Arrived(Acting):
     day = forms.DateField(widget=DayInput, help_text="on which it was booked there, in Kenya")
     arrived = forms.DecimalField(max_digits=15, decimal_places=2)
     charge = forms.DecimalField(max_digits=15, decimal_places=2, initial=0, help_text="kept on the way")
+    lost = forms.DecimalField(
+        max_digits=15,
+        decimal_places=2,
+        required=False,
+        help_text="will never arrive: a loss. If that is all of it, nothing arrived, and the reference is the document"
+        " that says so. What turns up after all: have the movement reversed, and propose it anew",
+    )
 
     def act(self, row: models.TreasuryMovement, by: str) -> None:
         given, currency = self.cleaned_data, Currency(row.got_currency or row.currency)
         treasury_movements.arrive(
             row.pk, reference=given["reference"], day=given["day"], by=by,
             arrived=Money.of_decimal(given["arrived"], currency), charge=Money.of_decimal(given["charge"], currency),
+            lost=Money.of_decimal(given["lost"], Currency(row.currency)) if given["lost"] else None,
         )  # fmt: skip
 
 
@@ -174,13 +182,13 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
     find_by = ("id", "reference", "arrival_reference", "reverses")
     ordering = ("-id",)
     taken_back = linked("treasury_movement", "reverses")
-    readonly_fields = ("see_also", "do", "days", "money", "gets", "rate", "kept", "source", "target", "posted",
-                       "taken_back", "timeline")  # fmt: skip
+    readonly_fields = ("see_also", "do", "days", "money", "gets", "rate", "kept", "gone", "source", "target",
+                       "posted", "taken_back", "timeline")  # fmt: skip
     fields = (
         "id", "see_also", "kind", "status", "do", "days", "money", "gets", "rate", "source", "target", "reference",
         "day", "why", "taken_back", "drafted_by", "at", "by", "approved_by", "approved_at", "arrival_reference",
-        "arrival_day", "kept", "arrival_by", "arrival_approved_by", "closed_by", "closed_why", "closed_at", "posted",
-        "timeline",
+        "arrival_day", "kept", "gone", "arrival_by", "arrival_approved_by", "closed_by", "closed_why", "closed_at",
+        "posted", "timeline",
     )  # fmt: skip
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -205,6 +213,10 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
     @admin.display(description="kept on the way", ordering="charge")
     def kept(self, row: models.TreasuryMovement) -> str:
         return amount(row.charge, row.currency) if row.charge else "–"
+
+    @admin.display(description="lost on the way", ordering="lost")
+    def gone(self, row: models.TreasuryMovement) -> str:
+        return amount(row.lost, row.currency) if row.lost else "–"
 
     @admin.display(description="from", ordering="source_kind")
     def source(self, row: models.TreasuryMovement) -> str:
@@ -306,7 +318,7 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
             ("KES for one USD", self.rate(row)), ("from", self.source(row)), ("to", self.target(row)),
             ("shown by", f"{row.reference}, {row.day}"), ("why", row.why), ("proposed by", row.by or row.drafted_by),
             ("approved by", row.approved_by), ("arrived by", row.arrival_reference), ("arrived on", row.arrival_day),
-            ("kept on the way", self.kept(row)), ("seen by", row.arrival_by),
+            ("kept on the way", self.kept(row)), ("lost on the way", self.gone(row)), ("seen by", row.arrival_by),
         ]  # fmt: skip
         return [(name, value) for name, value in facts if value not in {None, "", "–"}]
 
