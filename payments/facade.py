@@ -103,6 +103,7 @@ quotes = Quotes(
 suspense_book = DjangoSuspenseBook()
 deposits = DepositSaga(
     lies_in_suspense=lambda name: bool(suspense_book.items([name])),
+    was_returned=suspense_book.was_returned,
     transactions=transactions,
     quotes=quotes,
     limits=limits,

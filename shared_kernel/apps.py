@@ -14,9 +14,9 @@ class SharedKernelConfig(AppConfig):
         from django.db.models.signals import post_migrate
 
         from shared_kernel import models
-        from shared_kernel.infrastructure.append_only import append_only, keep_installed
+        from shared_kernel.infrastructure.append_only import append_only, keep_installed, written_once
         from shared_kernel.infrastructure.broker import wake
-        from shared_kernel.infrastructure.consents import MAY_CHANGE
+        from shared_kernel.infrastructure.consents import OF_DRAFTS
         from shared_kernel.infrastructure.grants import grant_runtime
         from shared_kernel.infrastructure.persistence import on_outbox_commit
         from shared_kernel.infrastructure.seals import AUDIT_LOGS, keep_sealed
@@ -33,7 +33,8 @@ class SharedKernelConfig(AppConfig):
             [
                 *append_only(models.AuditLog),
                 *append_only(models.Seal),
-                *append_only(models.AnchorContinuation, may_change=MAY_CHANGE),
+                *append_only(models.AnchorContinuation, may_change=OF_DRAFTS),
+                written_once(models.AnchorContinuation, "by", may_change=OF_DRAFTS),
                 *append_only(
                     models.DomainEvent,
                     may_change=("published_at", "attempts", "next_attempt_at", "parked_at", "discarded_at", "error"),

@@ -186,7 +186,13 @@ class Consented(models.Model):
 
 
 class AnchorContinuation(Consented):
-    """That a chain's anchor is begun anew from the seal `number` (0: from before the first one), and what was found."""
+    """That a chain's anchor is begun anew from the seal `number` (0: from before the first one), and what was found.
+
+    A draft of `drafted_by`, a login and machine, until somebody who is signed in is `by`.
+    """
+
+    by = models.CharField(max_length=64, blank=True, default="")
+    drafted_by = models.CharField(max_length=64, blank=True, default="")
 
     chain = models.CharField(max_length=64)
     generation = models.PositiveIntegerField()
@@ -198,6 +204,17 @@ class AnchorContinuation(Consented):
 
     class Meta(Consented.Meta):
         db_table = "anchor_continuations"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(approved_by="") | ~models.Q(by="") & ~models.Q(approved_by=models.F("by")),
+                name="anchorcontinuation_four_eyes",
+            ),
+            models.CheckConstraint(
+                condition=(~models.Q(by="") | ~models.Q(drafted_by="")) & ~models.Q(why=""),
+                name="anchorcontinuation_says_who_and_why",
+            ),
+            *Consented.Meta.constraints[2:],
+        ]
         indexes = [models.Index(fields=["chain", "at"], name="continuations_of")]
 
     def __str__(self) -> str:

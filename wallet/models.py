@@ -102,7 +102,8 @@ class LedgerBalance(models.Model):
 
 class TreasuryMovement(models.Model):
     """What staff move of the house's own money, from proposal to arrival. Amounts in minor units; `got` is of the other
-    currency, for an FX close-out alone. What was proposed never changes, and no row is deleted (triggers).
+    currency, for an FX close-out alone; `charge` and `lost` are of the one that was sent. What was proposed never
+    changes, and no row is deleted (triggers).
     """
 
     id = UuidField(primary_key=True)
@@ -128,6 +129,7 @@ class TreasuryMovement(models.Model):
     arrival_reference = models.CharField(max_length=64, blank=True, default="")
     arrival_day = models.DateField(null=True)
     charge = models.BigIntegerField(default=0)
+    lost = models.BigIntegerField(default=0)
     arrival_by = models.CharField(max_length=64, blank=True, default="")
     arrival_approved_by = models.CharField(max_length=64, blank=True, default="")
     closed_by = models.CharField(max_length=64, blank=True, default="")
@@ -138,8 +140,13 @@ class TreasuryMovement(models.Model):
         db_table = "treasury_movements"
         default_permissions = ("view",)
         constraints = [
-            models.CheckConstraint(condition=Q(amount__gt=0, charge__gte=0), name="treasury_amount_positive"),
-            models.CheckConstraint(condition=Q(charge=0) | Q(charge__lt=F("amount")), name="treasury_charge_is_a_part"),
+            models.CheckConstraint(
+                condition=Q(amount__gt=0, charge__gte=0, lost__gte=0), name="treasury_amount_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(charge__lt=F("amount") - F("lost")) | Q(charge=0, lost=F("amount")),
+                name="treasury_charge_is_a_part",
+            ),
             models.CheckConstraint(condition=~Q(why="") & ~Q(reference=""), name="treasury_says_why_and_what_shows_it"),
             models.CheckConstraint(condition=Q(status="draft") | Q(status="rejected") | ~Q(by=""), name="treasury_by"),
             models.CheckConstraint(condition=Q(approved_by="") | ~Q(approved_by=F("by")), name="treasury_four_eyes"),

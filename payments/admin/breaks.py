@@ -1,5 +1,6 @@
 """Staff's pages of reconciliation: what each run found, and the page on which a person decides about a break."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,8 @@ from django.utils.safestring import SafeString
 from payments import models
 from payments.admin.filters import BreakStatusFilter, KindFilter, ProviderFilter
 from payments.facade import BreakStatus, Resolution, band_of, breaks, now
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, row_url
+from shared_kernel.admin import ReadOnlyAdmin, Telling, amount, link, linked, row_url
 from shared_kernel.api.context import identify
-from shared_kernel.domain.errors import DomainError
 
 
 @admin.register(models.ReconciliationRun)
@@ -101,11 +101,9 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
-            try:
+            with Telling(partial(form.add_error, None)):
                 _decide(key, form.cleaned_data["decision"], by=who, why=form.cleaned_data["why"])
                 return HttpResponseRedirect(row_url(models.ReconciliationBreak, key))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
         about = {"break": row, "form": form, "theirs": self.in_their_book(row), "ours": self.in_ours(row)}
         context = {**self.admin_site.each_context(request), "title": "Decide about a break", **about}
         return TemplateResponse(request, "payments/decide_break.html", context)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +20,9 @@ from payments.admin.filters import WaitsFilter
 from payments.admin.suspense import VerdictForm
 from payments.domain.transaction import FINAL
 from payments.facade import SAGAS, Case, Decision, Offer, Propose, TransactionStatus, TransactionType, people
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, masked, row_url, table
+from shared_kernel.admin import ReadOnlyAdmin, Telling, amount, link, linked, masked, or_busy, row_url, table
 from shared_kernel.api.context import identify
 from shared_kernel.application.runner import StepsFailed
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone, TransactionId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.requests import DerivTransfer, Leg, ProviderRequest
@@ -108,7 +108,9 @@ class ProposalAdmin(ReadOnlyAdmin):
         return link(row_url(models.Transaction, row.transaction_id), "the timeline of its Transaction")
 
     def get_urls(self) -> Any:
-        wrap = self.admin_site.admin_view
+        def wrap(view: Any) -> Any:
+            return self.admin_site.admin_view(or_busy(view))
+
         return [
             path("case/<uuid:id>/", wrap(self.case_view), name="payments_proposal_case"),
             path("case/<uuid:id>/resume/", wrap(self.resume_view), name="payments_proposal_resume"),
@@ -220,13 +222,11 @@ class ProposalAdmin(ReadOnlyAdmin):
         who = f"staff:{request.user.pk}"
         identify(request, who)
         to = otherwise
-        try:
+        with Telling(partial(form.add_error, None)):
             with suppress(StepsFailed):
                 to = act(who)
-        except DomainError as refused:
-            form.add_error(None, refused.detail)
-            return None
-        return HttpResponseRedirect(to)
+            return HttpResponseRedirect(to)
+        return None
 
     def _must_have(self, request: HttpRequest, *rights: str) -> None:
         user: Any = request.user

@@ -14,9 +14,8 @@ from django.utils.safestring import SafeString
 
 from payments import models
 from payments.facade import evidence, evidence_page
-from shared_kernel.admin import ConsentAdmin, linked, row_url
+from shared_kernel.admin import ConsentAdmin, Telling, linked, row_url
 from shared_kernel.api.context import identify
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import TransactionId
 
 RIGHT = "payments.reveal_evidence"
@@ -87,14 +86,13 @@ class RevealAdmin(ConsentAdmin):
     def _form(self, request: HttpRequest, kind: type[forms.Form], title: str, id: UUID, act: Any) -> HttpResponse:
         if not request.user.has_perm(RIGHT):
             raise PermissionDenied
-        form, refused = kind(request.POST if request.method == "POST" else None), ""
+        form = kind(request.POST if request.method == "POST" else None)
+        refused: list[str] = []
         if form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
-            try:
+            with Telling(refused.append):
                 done: HttpResponse = act(who, form)
                 return done
-            except DomainError as error:
-                refused = error.detail
         context = {**self.admin_site.each_context(request), "title": title, "form": form, "refused": refused, "id": id}
         return TemplateResponse(request, "payments/reveal.html", context)

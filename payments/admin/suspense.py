@@ -1,5 +1,6 @@
 """Staff's pages about money that does not agree: what lies in suspense, what two people make of it, and balances."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,9 @@ from django.utils.safestring import SafeString
 
 from payments import models
 from payments.facade import Settle, SettlementKind, SettlementStatus, band_of, now, suspense
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, row_url, table
+from shared_kernel.admin import ReadOnlyAdmin, Telling, amount, link, linked, row_url, table
 from shared_kernel.api.context import identify
-from shared_kernel.domain.errors import DomainError, NotFound
+from shared_kernel.domain.errors import NotFound
 from shared_kernel.domain.identifiers import TransactionId
 
 PROPOSES, APPROVES = "payments.propose_suspensesettlement", "payments.approve_suspensesettlement"
@@ -130,10 +131,8 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
                 name=item.name, kind=SettlementKind(given["kind"]), by=who, why=given["why"], transaction=of,
                 movement=given["movement"], lost=given["lost"],
             )  # fmt: skip
-            try:
+            with Telling(partial(form.add_error, None)):
                 return HttpResponseRedirect(row_url(models.SuspenseSettlement, suspense.propose(asked)))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
         return self._page(request, "payments/settle_suspense.html", "Settle suspense", item=item, form=form)
 
     def decide_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
@@ -146,15 +145,13 @@ class SuspenseSettlementAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
-            try:
+            with Telling(partial(form.add_error, None)):
                 if form.cleaned_data["decision"] == "approve":
                     if not suspense.approve(key, by=who):
                         messages.warning(request, "It is approved and posted. The Transaction goes on by itself.")
                 else:
                     suspense.reject(key, by=who, why=form.cleaned_data["why"])
                 return HttpResponseRedirect(row_url(models.SuspenseSettlement, key))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
         facts = {"settlement": row, "amount": self.moves(row), "form": form}
         return self._page(request, "payments/settle_suspense.html", "Decide about suspense", **facts)
 

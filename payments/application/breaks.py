@@ -161,15 +161,24 @@ class Breaks:
     def _must_be_postable(self, found: Break) -> tuple[Money, FloatKind]:
         """What is to be posted, and on which account. Raises `NothingToPost`.
 
-        What took back a payment that lies in suspense settles that one; a Transaction's is its saga's. Where people
-        settled the payment before, nothing else would ever bring the ledger to what the provider holds.
+        What took back a payment that lies in suspense settles that one; a Transaction's is its saga's, also where
+        people have settled it. Where they settled what was nobody's, nothing else would ever bring the ledger to what
+        the provider holds.
         """
         if found.theirs is None or found.sub_account not in FLOATS:
             raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
         if found.kind is BreakKind.REVERTED:
             original = f"{found.provider}:{found.account}:{found.known_as.removesuffix(':reverted')}"
-            if found.transaction is not None or not self.was_settled(original):
-                raise NothingToPost("it takes back what lies in suspense, or a Transaction's: settle that one by it")
+            if found.transaction is not None:
+                raise NothingToPost(
+                    f"it takes back what Transaction {found.transaction} moved, whose own steps post that when this "
+                    f"book is reconciled next. If it lies in suspense, settle that by {found.movement}, as returned"
+                )
+            if not self.was_settled(original):
+                raise NothingToPost(
+                    f"it takes back what lies in suspense, or staff's: settle that by {found.movement}, or have "
+                    "the treasury movement reversed"
+                )
         elif found.kind is not BreakKind.MISSING_HERE:
             raise NothingToPost("only what the provider's book shows, and our ledger lacks, goes into suspense")
         return found.theirs, FLOATS[found.sub_account]

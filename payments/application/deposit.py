@@ -580,6 +580,7 @@ class DepositSaga(TransactionSaga[Deposit]):
     limits: Limits
     keys: IdempotencyKeys
     lies_in_suspense: Callable[[str], bool] = lambda name: True  # in the caller's unit of work
+    was_returned: Callable[[str], bool] = lambda name: False  # likewise: what lay there went back to where it came from
 
     def create(self, command: CreateDeposit, answer: Callable[[Deposit], str]) -> tuple[str, bool]:
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
@@ -631,15 +632,15 @@ class DepositSaga(TransactionSaga[Deposit]):
             TakenBack(self.ledger).credit(transaction, entry, at=self.clock())
             self.save([transaction], ())
 
-    def payment_reversed(self, id: TransactionId, receipt: str, amount: Money) -> None:
-        """M-Pesa took the proven payment `receipt` back. Once more: no effect.
+    def payment_reversed(self, id: TransactionId, receipt: str, amount: Money, movement: str = "") -> None:
+        """M-Pesa took the proven payment `receipt` back, by what its book calls `movement`. Once more: no effect.
 
         Raises `TransactionNotFound`, `NothingTakenBack`.
         """
         with self.unit_of_work():
             transaction, reversal = self._one_whole(id), Reversal(self.ledger, self.timing)
-            TakenBack(self.ledger, self.lies_in_suspense).payment(
-                transaction, receipt, amount, reversal, at=self.clock()
+            TakenBack(self.ledger, self.lies_in_suspense, self.was_returned).payment(
+                transaction, receipt, amount, reversal, movement=movement, at=self.clock()
             )
             self.save([transaction], ())
 

@@ -46,6 +46,7 @@ from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, U
 from shared_kernel.domain.requests import (
     AgentEntry,
     DerivTransfer,
+    Leg as RequestLeg,
     MpesaPayment,
     MpesaRequest,
 )
@@ -106,7 +107,7 @@ class Deposits(Protocol):
 
     def reverted(self, id: TransactionId, entry: str) -> None: ...
 
-    def payment_reversed(self, id: TransactionId, receipt: str, amount: Money) -> None: ...
+    def payment_reversed(self, id: TransactionId, receipt: str, amount: Money, movement: str = ...) -> None: ...
 
 
 class Withdrawals(Protocol):
@@ -373,9 +374,17 @@ class Reconciliation:
             case "withdrawal_debited" if not book.digest:
                 self.withdrawals.debit_reverted(item.transaction, original)
             case "deposit_received":  # no money leaves for it
-                self.deposits.payment_reversed(item.transaction, original, Money(-theirs.amount, theirs.currency))
+                whose, paid = self._paid_by(original) or item.transaction, Money(-theirs.amount, theirs.currency)
+                self.deposits.payment_reversed(whose, original, paid, item.movement)
             case _:
                 pass  # a person decides
+
+    def _paid_by(self, receipt: str) -> TransactionId | None:
+        """The Transaction that a receipt pays by now: people may have matched it to another one than it came in for."""
+        with self.unit_of_work():
+            attempts = self.mpesa.behind([], [receipt])
+        paid = (a.transaction_id for a in attempts if a.leg is RequestLeg.STK_PUSH and a.receipt == receipt)
+        return next(paid, None)
 
 
 def movements_of(entries: Iterable[AgentEntry]) -> list[Movement]:

@@ -30,6 +30,7 @@ class TakenBack:
 
     ledger: LedgerGateway
     lies_there: Callable[[str], bool] = lambda name: True
+    was_returned: Callable[[str], bool] = lambda name: False
 
     def credit(self, deposit: Deposit, entry: str, *, at: datetime) -> None:
         """Deriv reverted the credit `entry`: its journal is mirrored, and the deposit refunded. It is not sent anew:
@@ -56,15 +57,20 @@ class TakenBack:
         else:
             deposit.choose_refund(at=at)
 
-    def payment(self, deposit: Deposit, receipt: str, amount: Money, reversal: PaymentLeg, *, at: datetime) -> None:
-        """M-Pesa took the payment `receipt` back. It may be the end of our own `reversal`; else, before Deriv could be
-        paid, it ends the deposit, and afterwards the customer owes it.
+    def payment(
+        self, deposit: Deposit, receipt: str, amount: Money, reversal: PaymentLeg, *, movement: str = "", at: datetime
+    ) -> None:
+        """M-Pesa took the payment `receipt` back, by its `movement`. It may be the end of our own `reversal`; else,
+        before Deriv could be paid, it ends the deposit, and afterwards the customer owes it.
 
         Raises `NothingTakenBack`.
         """
         prompt = deposit.payment
-        if prompt is None or not deposit.is_paid or prompt.receipt not in {"", receipt}:
+        if prompt is None or not deposit.is_paid:
             raise NothingTakenBack(f"{deposit.id} was not paid by {receipt}")
+        if prompt.receipt not in {"", receipt}:
+            self._second_payment(deposit, prompt, receipt, amount, movement, at=at)
+            return
         reversals = deposit.at_mpesa(Leg.REVERSAL)
         if prompt.code == REVERTED or any(r.status is RequestStatus.DONE for r in reversals):
             return
@@ -92,6 +98,31 @@ class TakenBack:
         deposit.refunded(f"reversal of {receipt}"[:24], at=at)
         if waits < amount and not in_suspense:
             deposit.need_attention("returned_twice", at=at)
+
+    def _second_payment(
+        self, deposit: Deposit, prompt: MpesaRequest, receipt: str, amount: Money, movement: str, *, at: datetime
+    ) -> None:
+        """Beside the one that paid the deposit. People have returned it from suspense: the customer has it twice.
+
+        While it lies there, it is settled by this very movement, and the key says so afterwards.
+        """
+        if not movement or not self.was_returned(f"{deposit.id}:deposit_excess:{receipt}"):
+            raise NothingTakenBack(
+                f"{deposit.id} was not paid by {receipt}, which nobody returned from suspense either"
+            )
+        key = f"mpesa:{prompt.shortcode}:{movement}"
+        if self.ledger.posted([key]):
+            return
+        self.ledger.post_uncovered(
+            deposit.id,
+            deposit.user_id,
+            amount,
+            paid_by="mpesa_working",
+            owner=prompt.shortcode,
+            provider_key=key,
+            at=at,
+        )
+        deposit.need_attention("returned_twice", at=at)
 
     def _rest(
         self, deposit: Deposit, prompt: MpesaRequest, rest: Money, key: str, *, in_suspense: bool, at: datetime

@@ -112,7 +112,7 @@ class SuspenseItem:
         if self.purpose in ORPHANS:
             return self.key.split(":", 2)[2]
         last = self.name.rpartition(":")[2]
-        return last if self.purpose == "deposit_excess" and last != "difference" else ""
+        return last if self.purpose in {"deposit_excess", "duplicate_sent"} and last != "difference" else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +169,9 @@ class SuspenseBook(Protocol):
 
     def was_settled(self, name: str) -> bool:
         """Whether the orphan of that provider key lay in suspense, and does not any more."""
+
+    def was_returned(self, name: str) -> bool:
+        """Whether what the ledger brought there by that name went back to where it came from, and stays there."""
 
     def add(self, settlement: Settlement) -> None:
         """Raises `SettlementOpen`."""

@@ -80,7 +80,8 @@ def test_a_seal_of_before_the_anchor_was_begun_anew_says_so(anchor):
         AuditLog.objects.create(action="a", target_type="transaction", target_id=str(deposit.id), at=now())
         seal("audit_logs")
     shutil.rmtree(anchor)
-    asked = continuing.ask("audit_logs", by="staff:1", why="lost")
+    asked = continuing.draft("audit_logs", drafted_by="ops@host", why="lost")
+    continuing.adopt(asked.id, by="staff:1")
     continuing.approve(asked.id, by="staff:2")
     continuing.begin(asked, by="staff:1")
 

@@ -1,26 +1,31 @@
 """What two people may do when anchor and database no longer fit together: begin the anchor anew, where all see it.
 
 A lost or restored anchor, a restored database and a changed key stop the sealing for good, and so does an attack. Only
-people can tell them apart. One says why after having looked, another approves; then the anchor is begun anew from the
-last Seal that the database has now. What stood before is left where it is, and every check tells of that for ever.
+people can tell them apart. A command where the anchor is writes down what is found, as a draft; one person who is
+signed in makes it theirs, another one approves; then the anchor is begun anew from the last Seal that the database has
+now. What stood before is left where it is, and every check tells of that for ever.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from shared_kernel.application.sealing import LEASE, ChainCheck, Sealing, tip
 from shared_kernel.domain.errors import Conflict
-from shared_kernel.domain.four_eyes import Consent, Consents
+from shared_kernel.domain.four_eyes import Consent, Consents, ReasonMissing
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, Leases, UnitOfWork
 from shared_kernel.domain.seals import AnchorBroken, NewStart, SealsContradictAnchor
 
-LASTS = timedelta(days=3)  # that one may be approved and begun, counted from when it was asked for
+LASTS = timedelta(days=3)  # that one may be asked for, approved and begun, counted from when it was drafted
 
 
 class NothingToContinue(Conflict):
     """Database and anchor agree: sealing goes on by itself."""
+
+
+class NoDraft(Conflict):
+    """Somebody has asked for it already."""
 
 
 class AnchorChanged(Conflict):
@@ -30,7 +35,8 @@ class AnchorChanged(Conflict):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation(Consent):
     """That the anchor of `chain` is begun anew from the Seal `number` with `hash`; the anchor there ended with
-    `anchor_number` and `anchor_hash` (0: with nothing that can be read). `generation` is that of the new one.
+    `anchor_number` and `anchor_hash` (0: with nothing that can be read). `generation` is that of the new one. Without
+    `by` it is a draft, of the login and machine `drafted_by`, and nobody's.
     """
 
     chain: str
@@ -40,6 +46,20 @@ class Continuation(Consent):
     anchor_number: int
     anchor_hash: str
     found: str
+    drafted_by: str = ""
+
+    @property
+    def said_by(self) -> str:
+        return self.by or self.drafted_by
+
+    def adopted(self, by: str, at: datetime) -> "Continuation":
+        """Asked for by `by`. Raises `NoDraft`, `ConsentExpired`, `ReasonMissing`."""
+        if self.by:
+            raise NoDraft(f"{self.by} asks for it already")
+        if not by:
+            raise ReasonMissing("somebody who is known has to ask for it")
+        self.must_be_in_time(at)
+        return replace(self, by=by)
 
     @property
     def ends(self) -> "Ends":
@@ -59,7 +79,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Continuing:
-    """Proposes, approves and begins."""
+    """Drafts, asks, approves and begins."""
 
     sealing: Sealing
     check: ChainCheck
@@ -87,11 +107,11 @@ class Continuing:
         return ("; ".join(f"{row}: {detail}" for row, detail in faults[:2]) or "the anchor ends elsewhere")[:255]
 
     def newest(self, chain: str) -> Continuation | None:
-        """The last one that was asked for."""
+        """The last one that was drafted."""
         return self.asked.newest(chain=chain)
 
-    def ask(self, chain: str, *, by: str, why: str) -> Continuation:
-        """Stores what was found, and who wants the anchor begun anew, and why.
+    def draft(self, chain: str, *, drafted_by: str, why: str) -> Continuation:
+        """Stores what was found, and why the anchor is to be begun anew: nobody's request, until somebody adopts it.
 
         Raises `NothingToContinue`, `ReasonMissing`, `AnchorOutOfReach`.
         """
@@ -100,19 +120,27 @@ class Continuing:
             raise NothingToContinue(f"the seals of {chain} and their anchor agree: sealing goes on by itself")
         before = [self.sealing.anchor.generation(chain), *(one.generation for one in self.asked.used(chain=chain))]
         asked = Continuation(
-            id=self.new_id(), by=by, why=why.strip()[:255], at=at, expires_at=at + LASTS, chain=chain,
-            generation=max(before) + 1, number=ends.number, hash=ends.hash, anchor_number=ends.anchor_number,
-            anchor_hash=ends.anchor_hash, found=self.found(chain),
+            id=self.new_id(), by="", drafted_by=drafted_by[:64], why=why.strip()[:255], at=at, expires_at=at + LASTS,
+            chain=chain, generation=max(before) + 1, number=ends.number, hash=ends.hash,
+            anchor_number=ends.anchor_number, anchor_hash=ends.anchor_hash, found=self.found(chain),
         )  # fmt: skip
         with self.unit_of_work():
             self.asked.add(asked)
-            self._tell("anchor.continuation_asked", asked, by, at)
+            self._tell("anchor.continuation_drafted", asked, drafted_by, at)
         return asked
+
+    def adopt(self, id: UUID, *, by: str) -> None:
+        """Who has looked at a draft asks for what it says. Raises `ConsentNotFound`, `NoDraft`, `ConsentExpired`."""
+        with self.unit_of_work():
+            at = self.clock()
+            asked = self.asked.get(id).adopted(by, at)
+            self.asked.save(asked)
+            self._tell("anchor.continuation_asked", asked, by, at)
 
     def approve(self, id: UUID, *, by: str) -> None:
         """Another person agrees. Nothing is begun yet: that takes somebody at the machine where the anchor is.
 
-        Raises `ConsentNotFound`, `SamePerson`, `AlreadyApproved`, `ConsentExpired`.
+        Raises `ConsentNotFound`, `StillADraft`, `SamePerson`, `AlreadyApproved`, `ConsentExpired`.
         """
         with self.unit_of_work():
             at = self.clock()
@@ -158,6 +186,7 @@ class Continuing:
 
     def _tell(self, action: str, asked: Continuation, who: str, at: datetime) -> None:
         details = {"by": who, "asked": str(asked.id), "generation": asked.generation, "found": asked.found}
+        details |= {"drafted_by": asked.drafted_by, "asked_by": asked.by}
         details |= {"from_seal": asked.number, "hash": asked.hash, "anchor_ended_with": asked.anchor_number}
         self.audit.append([AuditRecord(action, "anchor", asked.chain, at, why=asked.why, details=details)])
 

@@ -21,6 +21,10 @@ class ReasonMissing(Unprocessable):
     """Whoever approves it, and the audit log, need to know who asks and why."""
 
 
+class StillADraft(Conflict):
+    """A command wrote it down: nobody who is known has asked for it yet."""
+
+
 class NotApproved(Conflict):
     """Nobody else has approved it yet."""
 
@@ -39,7 +43,10 @@ class ConsentExpired(Conflict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """`by` and `approved_by` are actors as audit rows name them (`staff:<id>`), and two different ones."""
+    """`by` and `approved_by` are actors as audit rows name them (`staff:<id>`), and two different ones.
+
+    A kind that has drafts (`said_by`) has no `by` until somebody who is signed in makes it theirs.
+    """
 
     id: UUID
     by: str
@@ -52,16 +59,23 @@ class Consent:
 
     def __post_init__(self) -> None:
         """Raises `ReasonMissing`, `SamePerson`."""
-        if not self.by or not self.why.strip():
+        if not self.said_by or not self.why.strip():
             raise ReasonMissing("say who you are and why, for whoever approves it and for the audit")
-        if self.approved_by == self.by:
+        if self.approved_by and not self.by:
+            raise StillADraft("it is a draft: somebody who is signed in has to make it theirs first")
+        if self.approved_by == self.by != "":
             raise SamePerson("somebody else has to approve what you ask for")
 
+    @property
+    def said_by(self) -> str:
+        """Whose words it is so far."""
+        return self.by
+
     def approved(self, by: str, at: datetime) -> Self:
-        """Raises `AlreadyApproved`, `ConsentExpired`, `SamePerson`."""
+        """Raises `AlreadyApproved`, `ConsentExpired`, `StillADraft`, `SamePerson`."""
         if self.approved_by:
             raise AlreadyApproved(f"{self.approved_by} approved it before")
-        self._must_be_in_time(at)
+        self.must_be_in_time(at)
         if not by:
             raise SamePerson("somebody who is known has to approve it")
         return replace(self, approved_by=by, approved_at=at)
@@ -72,10 +86,11 @@ class Consent:
             raise NotApproved("a second person has to approve it first, in the back-office")
         if self.used_at is not None:
             raise AlreadyUsed("it was used before, and is good for once: ask anew")
-        self._must_be_in_time(at)
+        self.must_be_in_time(at)
         return replace(self, used_at=at)
 
-    def _must_be_in_time(self, at: datetime) -> None:
+    def must_be_in_time(self, at: datetime) -> None:
+        """Raises `ConsentExpired`."""
         if at >= self.expires_at:
             raise ConsentExpired(f"it was good until {self.expires_at:%Y-%m-%d %H:%M} UTC: ask anew")
 
@@ -98,4 +113,4 @@ class Consents(Protocol[C]):
         """Those with these fields that were used, in the order in which they were asked for; not locked."""
 
     def save(self, consent: C) -> None:
-        """Stores who approved it and that it was used."""
+        """Stores whose it is, who approved it, and that it was used."""

@@ -83,6 +83,15 @@ def append_only(model: type[models.Model], *, may_change: Sequence[str] = ()) ->
     ]
 
 
+def written_once(model: type[models.Model], column: str, *, may_change: Sequence[str]) -> Trigger:
+    """A trigger by which a text that may change (`may_change` has all that may) changes from empty alone."""
+    table, field = model._meta.db_table, model._meta.get_field(column)
+    old = {"mysql": f"OLD.`{column}`", "sqlite": f"OLD.{column}"}
+    written = {vendor: f"{name} <> '' AND NOT ({_same(field, vendor)})" for vendor, name in old.items()}
+    refused = refusal(f"{column} of {table} is written once", written)
+    return Trigger(f"{table}_{column}_once", table, "UPDATE", refused, tuple(may_change))
+
+
 def refusal(message: str, when: Mapping[str, str] | None = None) -> dict[str, str]:
     """A trigger's body for each vendor of `when` (default: all, always) that refuses the row with `message`."""
     bodies = {}

@@ -9,6 +9,7 @@ from shared_kernel.infrastructure.rows import same
 from shared_kernel.models import Consented
 
 MAY_CHANGE = ("approved_by", "approved_at", "used_at")
+OF_DRAFTS = ("by", *MAY_CHANGE)  # `by` once, from a draft on
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class DjangoConsents(Generic[C]):
         return [self._consent(row) for row in rows]
 
     def save(self, consent: C) -> None:
-        self.model._default_manager.filter(pk=consent.id).update(**same(consent, MAY_CHANGE))
+        changed = OF_DRAFTS if "drafted_by" in self._names else MAY_CHANGE
+        self.model._default_manager.filter(pk=consent.id).update(**same(consent, changed))
 
     @property
     def _names(self) -> list[str]:

@@ -10,7 +10,6 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
@@ -89,20 +88,6 @@ def argument(kind: Callable[[str], T], text: str, name: str) -> T:
         return kind(text)
     except (ValueError, TypeError, OverflowError) as error:
         raise CommandError(f"{name}: {text!r} is not understood", returncode=CANNOT_RUN) from error
-
-
-def member(name: str | None, right: str) -> str:
-    """Who of staff this is, as audit rows and the back-office name them: `staff:<id>`, from the name in `--staff`.
-
-    Raises `CommandError` for nobody, and for somebody without the right (`app.codename`).
-    """
-    if not name:
-        raise CommandError("say who you are with --staff NAME", returncode=CANNOT_RUN)
-    users: Any = get_user_model()
-    row = users.objects.filter(username=name.strip().lower(), is_staff=True).first()
-    if row is None or not row.has_perm(right):
-        raise CommandError(f"{name} is nobody who may do this: it takes the right {right}", returncode=CANNOT_RUN)
-    return f"staff:{row.pk}"
 
 
 def seal_number(text: str) -> int:

@@ -8,7 +8,7 @@ import pytest
 import time_machine
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -77,9 +77,24 @@ def lines_of(anchor, name="audit_logs.seals"):
     return (anchor / name).read_bytes().splitlines(keepends=True)
 
 
-def approve(client):
+def decide(client, name):
     row = models.AnchorContinuation.objects.latest("at")
-    return client.post(reverse("admin:shared_kernel_anchorcontinuation_approve", args=[row.pk]))
+    return client.post(reverse(f"admin:shared_kernel_anchorcontinuation_{name}", args=[row.pk]))
+
+
+def adopt(client):
+    return decide(client, "adopt")
+
+
+def approve(client):
+    return decide(client, "approve")
+
+
+def asked_by(by):
+    """A draft that somebody has made theirs."""
+    drafted = continuing.draft(CHAIN, drafted_by="otieno@host", why=WHY)
+    continuing.adopt(drafted.id, by=by)
+    return drafted
 
 
 def lose(anchor):
@@ -119,23 +134,25 @@ DAMAGES = [lose, cut, restore_database, empty_database, seals_made_anew, damage]
 @pytest.mark.parametrize("what", DAMAGES, ids=lambda what: what.__name__)
 def test_two_people_begin_the_anchor_anew_and_sealing_goes_on_with_the_new_start_told_for_ever(run, anchor, what):
     sealed(4)
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     with no_refusals(CHAIN):
         what(anchor)
     old = {path.name: path.read_bytes() for path in anchor.iterdir()}
     head = seals_of(CHAIN)[-1].number if seals_of(CHAIN) else 0
 
-    seen = run("--staff", "otieno")
-    asked = run("--staff", "otieno", "--why", WHY)
-    waits = run("--staff", "otieno")
+    seen = run()
+    drafted = run("--why", WHY)
+    waits = run()
+    asked = adopt(asker)
     approved = approve(checker)
-    begun = run("--staff", "otieno")
+    begun = run()
 
     assert (seen[0], seen[1]["did"], seen[1]["ends"]["number"]) == (1, "nothing", head)
     assert seen[1]["found"]
-    assert (asked[0], asked[1]["did"]) == (1, "asked")
+    assert (drafted[0], drafted[1]["did"], drafted[1]["asked"]["by"]) == (1, "drafted", "")
+    assert "@" in drafted[1]["asked"]["drafted_by"]
     assert (waits[0], waits[1]["did"]) == (1, "waits")
-    assert approved.status_code == 302
+    assert (asked.status_code, approved.status_code) == (302, 302)
     assert (begun[0], begun[1]["did"]) == (0, "begun")
     append(3)
     assert seal(CHAIN)
@@ -150,22 +167,23 @@ def test_two_people_begin_the_anchor_anew_and_sealing_goes_on_with_the_new_start
     assert {name: (anchor / name).read_bytes() for name in old} == old  # what was there stays
     actions = models.AuditLog.objects.filter(target_type="anchor", target_id=CHAIN).order_by("seq")
     assert list(actions.values_list("action", flat=True)) == [
-        "anchor.continuation_asked", "anchor.continuation_approved", "anchor.continued",
+        "anchor.continuation_drafted", "anchor.continuation_asked", "anchor.continuation_approved", "anchor.continued",
     ]  # fmt: skip
     assert run()[1]["did"] == "nothing"
 
 
-def begin_anew(run, checker, why=WHY):
-    run("--staff", "otieno", "--why", why)
+def begin_anew(run, asker, checker, why=WHY):
+    run("--why", why)
+    adopt(asker)
     approve(checker)
-    assert run("--staff", "otieno")[1]["did"] == "begun"
+    assert run()[1]["did"] == "begun"
 
 
 def test_what_is_changed_before_the_new_start_afterwards_is_found_and_so_is_what_is_changed_behind_it(run, anchor):
     sealed(3)
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     lose(anchor)
-    begin_anew(run, checker)
+    begin_anew(run, asker, checker)
     sealed_behind = seals_of(CHAIN)[-1].number
     append(4)
     seal(CHAIN)
@@ -184,16 +202,16 @@ def test_what_is_changed_before_the_new_start_afterwards_is_found_and_so_is_what
 
 def test_a_second_new_start_tells_of_both_also_where_the_database_has_lost_the_first(run, anchor):
     sealed(2)
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     lose(anchor)
-    begin_anew(run, checker, "first")
+    begin_anew(run, asker, checker, "first")
     append(2)
     seal(CHAIN)
     with no_refusals(CHAIN, "anchor_continuations"):
         execute(("DELETE FROM anchor_continuations",))
         execute(("DELETE FROM seals WHERE chain = %s AND number = %s", CHAIN, seals_of(CHAIN)[-1].number))
 
-    begin_anew(run, checker, "second")
+    begin_anew(run, asker, checker, "second")
 
     assert [(one.generation, one.why) for one in chain_check.check(CHAIN).new_starts] == [(2, "first"), (3, "second")]
     assert sorted(path.name for path in anchor.iterdir()) == ["audit_logs.2.seals", "audit_logs.3.seals"]
@@ -206,7 +224,8 @@ def test_who_asks_does_not_approve_in_service_page_and_database(run, anchor):
     sealed()
     both = member("otieno", "ops", "compliance manager")
     lose(anchor)
-    run("--staff", "otieno", "--why", WHY)
+    run("--why", WHY)
+    assert adopt(both).status_code == 302
     [row] = models.AnchorContinuation.objects.all()
 
     with pytest.raises(SamePerson):
@@ -217,7 +236,7 @@ def test_who_asks_does_not_approve_in_service_page_and_database(run, anchor):
     with pytest.raises(IntegrityError), transaction.atomic():
         models.AnchorContinuation.objects.filter(pk=row.pk).update(used_at=timezone.now())
 
-    assert run("--staff", "otieno")[1]["did"] == "waits"
+    assert run()[1]["did"] == "waits"
     assert not (anchor / "audit_logs.2.seals").exists()
 
 
@@ -227,37 +246,77 @@ def test_a_superuser_is_one_person_too(run, anchor):
     client = Client(headers={"Host": "localhost"})
     client.force_login(boss)
     lose(anchor)
-    run("--staff", "boss", "--why", WHY)
+    run("--why", WHY)
+    adopt(client)
 
     assert b"somebody else has to approve" in approve(client).content
 
 
-def test_who_has_not_the_right_neither_asks_nor_approves_nor_begins(run, anchor):
+def test_who_has_not_the_right_neither_asks_nor_approves(run, anchor):
     sealed()
     finance, asker, checker = member("mary", "finance"), ops(), mlro()
     lose(anchor)
 
-    for words in (["--staff", "mary"], ["--staff", "nobody"], []):
-        code, said = run(*words, "--why", WHY)
-        assert (code, "shared_kernel.continue_anchor" in said["error"] or "--staff" in said["error"]) == (2, True)
-    assert not models.AnchorContinuation.objects.exists()
-    run("--staff", "otieno", "--why", WHY)
+    run("--why", WHY)
+    assert [adopt(client).status_code for client in (finance, checker)] == [403, 403]
+    assert adopt(asker).status_code == 302
     assert [approve(client).status_code for client in (finance, asker)] == [403, 403]
-    approve(checker)
-    assert run("--staff", "mary")[0] == 2
+    assert run()[1]["did"] == "waits"
     assert not (anchor / "audit_logs.2.seals").exists()
+
+
+def test_what_is_typed_at_a_shell_is_nobodys_word_until_somebody_who_is_signed_in_asks_for_it(run, anchor):
+    """Whoever is named there: one person at a shell and in the back-office would have been two."""
+    sealed()
+    asker, checker = ops(), mlro()
+    lose(anchor)
+
+    run("--why", WHY, "--staff", "otieno")
+    [row] = models.AnchorContinuation.objects.all()
+    assert (row.by, "@" in row.drafted_by) == ("", True)
+    assert b"has to make it theirs first" in approve(checker).content
+    for wrong in ({"approved_by": "staff:1"}, {"approved_by": "staff:1", "used_at": timezone.now()}):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            models.AnchorContinuation.objects.filter(pk=row.pk).update(**wrong)
+    assert run()[1]["did"] == "waits"
+    page = reverse("admin:shared_kernel_anchorcontinuation_change", args=[row.pk])
+    assert b"adopt/" in asker.get(page).content
+    assert WHY in asker.get(f"{page[:-7]}adopt/").content.decode()
+    assert adopt(asker).status_code == 302
+    assert b"asks for it already" in adopt(asker).content
+    row.refresh_from_db()
+    with pytest.raises(DatabaseError), transaction.atomic():
+        models.AnchorContinuation.objects.filter(pk=row.pk).update(by="staff:99")
+    assert b"approve/" in checker.get(page).content
+    assert approve(checker).status_code == 302
+    assert run()[1]["did"] == "begun"
+
+
+def test_a_draft_that_nobody_has_made_theirs_may_be_drafted_anew_and_runs_out(run, anchor):
+    sealed()
+    asker = ops()
+    lose(anchor)
+    run("--why", "a typing error")
+
+    assert run("--why", WHY)[1]["did"] == "drafted"
+    with time_machine.travel(timezone.now() + timedelta(days=3)):
+        assert b"ask anew" in adopt(asker).content
+    assert adopt(asker).status_code == 302
+    code, said = run("--why", "once more")
+    assert (code, "has asked for it already" in said["error"]) == (2, True)
 
 
 def test_a_dry_run_changes_nothing(run, anchor):
     sealed()
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     lose(anchor)
 
-    assert run("--staff", "otieno", "--why", WHY, "--dry-run")[1]["did"] == "nothing"
+    assert run("--why", WHY, "--dry-run")[1]["did"] == "nothing"
     assert not models.AnchorContinuation.objects.exists()
-    run("--staff", "otieno", "--why", WHY)
+    run("--why", WHY)
+    adopt(asker)
     approve(checker)
-    assert run("--staff", "otieno", "--dry-run")[1]["did"] == "nothing"
+    assert run("--dry-run")[1]["did"] == "nothing"
     assert not (anchor / "audit_logs.2.seals").exists()
 
 
@@ -265,7 +324,7 @@ def test_where_all_is_well_there_is_nothing_to_continue(run, anchor):
     sealed()
     ops()
 
-    assert run("--staff", "otieno", "--why", WHY) == (
+    assert run("--why", WHY) == (
         0, {"ok": True, "chain": CHAIN, "did": "nothing", "ends": None, "found": "", "asked": None}
     )  # fmt: skip
     assert not models.AnchorContinuation.objects.exists()
@@ -273,26 +332,27 @@ def test_where_all_is_well_there_is_nothing_to_continue(run, anchor):
 
 def test_an_approval_is_for_what_was_found_then_and_not_for_long(run, anchor):
     sealed(4)
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     kept = lines_of(anchor)
     lose(anchor)
-    run("--staff", "otieno", "--why", WHY)
+    run("--why", WHY)
+    adopt(asker)
     approve(checker)
     (anchor / "audit_logs.seals").write_bytes(b"".join(kept[:2]))
 
-    code, said = run("--staff", "otieno")
+    code, said = run()
     assert (code, said["did"], said["asked"]) == (1, "nothing", None)
     lose(anchor)
     with time_machine.travel(timezone.now() + timedelta(days=4)):
-        assert run("--staff", "otieno")[1]["asked"] is None
-    assert run("--staff", "otieno")[1]["did"] == "begun"
+        assert run()[1]["asked"] is None
+    assert run()[1]["did"] == "begun"
 
 
 def test_the_service_itself_begins_nothing_else_than_what_was_approved_and_that_once(anchor):
     sealed(4)
     kept = lines_of(anchor)
     lose(anchor)
-    asked = continuing.ask(CHAIN, by="staff:1", why=WHY)
+    asked = asked_by("staff:1")
     with pytest.raises(NotApproved):
         continuing.begin(asked, by="staff:1")
     continuing.approve(asked.id, by="staff:2")
@@ -307,14 +367,14 @@ def test_the_service_itself_begins_nothing_else_than_what_was_approved_and_that_
     with pytest.raises(AlreadyUsed):
         continuing.begin(asked, by="staff:1")
     with pytest.raises(NothingToContinue):
-        continuing.ask(CHAIN, by="staff:1", why=WHY)
+        continuing.draft(CHAIN, drafted_by="otieno@host", why=WHY)
     assert len(lines_of(anchor, "audit_logs.2.seals")) == 1
 
 
 def test_while_a_worker_seals_nothing_is_begun(anchor):
     sealed()
     lose(anchor)
-    asked = continuing.ask(CHAIN, by="staff:1", why=WHY)
+    asked = asked_by("staff:1")
     continuing.approve(asked.id, by="staff:2")
     assert sealing.leases.acquire(f"sealing.{CHAIN}", "another", timedelta(minutes=1))
 
@@ -326,9 +386,10 @@ def test_while_a_worker_seals_nothing_is_begun(anchor):
 
 def test_a_crash_between_the_audit_row_and_the_new_anchor_is_finished_by_running_it_again(run, anchor, monkeypatch):
     sealed()
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     lose(anchor)
-    run("--staff", "otieno", "--why", WHY)
+    run("--why", WHY)
+    adopt(asker)
     approve(checker)
 
     def dies(*_):
@@ -337,12 +398,12 @@ def test_a_crash_between_the_audit_row_and_the_new_anchor_is_finished_by_running
     with monkeypatch.context() as patch:
         patch.setattr("shared_kernel.infrastructure.anchor.FileAnchor._write", dies)
         with pytest.raises(KeyboardInterrupt):
-            run("--staff", "otieno")
+            run()
     assert (anchor / "audit_logs.2.seals").read_bytes() == b""
     with pytest.raises(SealsContradictAnchor):
         seal(CHAIN)
 
-    assert run("--staff", "otieno")[1]["did"] == "begun"
+    assert run()[1]["did"] == "begun"
     assert models.AuditLog.objects.filter(action="anchor.continued").count() == 1
     append(1)
     assert seal(CHAIN) >= 1
@@ -352,9 +413,9 @@ def test_a_crash_between_the_audit_row_and_the_new_anchor_is_finished_by_running
 @pytest.mark.parametrize("field", ["number", "hash", "generation", "new_starts", "chain", "mac"])
 def test_the_record_in_the_anchor_can_not_be_changed_without_its_key(run, anchor, field):
     sealed()
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     lose(anchor)
-    begin_anew(run, checker)
+    begin_anew(run, asker, checker)
     file = anchor / "audit_logs.2.seals"
     first, *others = file.read_text().splitlines()
     line = json.loads(first)
@@ -369,9 +430,9 @@ def test_the_record_in_the_anchor_can_not_be_changed_without_its_key(run, anchor
 def test_a_new_anchor_that_is_taken_away_is_missed(run, anchor):
     sealed(4)
     kept = lines_of(anchor)[:1]
-    ops(), (checker := mlro())
+    asker, checker = ops(), mlro()
     cut(anchor)
-    begin_anew(run, checker)
+    begin_anew(run, asker, checker)
     (anchor / "audit_logs.2.seals").unlink()
     (anchor / "audit_logs.seals").write_bytes(b"".join(kept))
 
@@ -387,6 +448,6 @@ def test_an_anchor_out_of_reach_is_told_as_that(run, anchor, settings, tmp_path)
     (tmp_path / "file").touch()
     settings.SEAL_ANCHOR = str(tmp_path / "file")
 
-    code, said = run("--staff", "otieno", "--why", WHY)
+    code, said = run("--why", WHY)
 
     assert (code, "SEAL_ANCHOR" in said["error"]) == (2, True)

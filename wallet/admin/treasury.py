@@ -4,29 +4,27 @@ The use cases check everything; being a superuser gives rights, but not the righ
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from shared_kernel.admin import ReadOnlyAdmin, amount, link, linked, row_url, table
+from shared_kernel.admin import ReadOnlyAdmin, Telling, amount, link, linked, row_url, table
 from shared_kernel.api.context import identify
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.facade import lock_lost, now
+from shared_kernel.facade import now
 from wallet import models
 from wallet.facade import ProposeMovement, TreasuryKind, TreasuryStatus, cash_in_transit, treasury_movements
 
 PROPOSES, APPROVES = "wallet.propose_treasurymovement", "wallet.approve_treasurymovement"
-BUSY = "somebody else is deciding at this moment: try it again"
 WHY = "for whoever approves it and for the audit log; no personal data"
 
 
@@ -127,12 +125,20 @@ class Arrived(Acting):
     day = forms.DateField(widget=DayInput, help_text="on which it was booked there, in Kenya")
     arrived = forms.DecimalField(max_digits=15, decimal_places=2)
     charge = forms.DecimalField(max_digits=15, decimal_places=2, initial=0, help_text="kept on the way")
+    lost = forms.DecimalField(
+        max_digits=15,
+        decimal_places=2,
+        required=False,
+        help_text="will never arrive: a loss. If that is all of it, nothing arrived, and the reference is the document"
+        " that says so. What turns up after all: have the movement reversed, and propose it anew",
+    )
 
     def act(self, row: models.TreasuryMovement, by: str) -> None:
         given, currency = self.cleaned_data, Currency(row.got_currency or row.currency)
         treasury_movements.arrive(
             row.pk, reference=given["reference"], day=given["day"], by=by,
             arrived=Money.of_decimal(given["arrived"], currency), charge=Money.of_decimal(given["charge"], currency),
+            lost=Money.of_decimal(given["lost"], Currency(row.currency)) if given["lost"] else None,
         )  # fmt: skip
 
 
@@ -176,13 +182,13 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
     find_by = ("id", "reference", "arrival_reference", "reverses")
     ordering = ("-id",)
     taken_back = linked("treasury_movement", "reverses")
-    readonly_fields = ("see_also", "do", "days", "money", "gets", "rate", "kept", "source", "target", "posted",
-                       "taken_back", "timeline")  # fmt: skip
+    readonly_fields = ("see_also", "do", "days", "money", "gets", "rate", "kept", "gone", "source", "target",
+                       "posted", "taken_back", "timeline")  # fmt: skip
     fields = (
         "id", "see_also", "kind", "status", "do", "days", "money", "gets", "rate", "source", "target", "reference",
         "day", "why", "taken_back", "drafted_by", "at", "by", "approved_by", "approved_at", "arrival_reference",
-        "arrival_day", "kept", "arrival_by", "arrival_approved_by", "closed_by", "closed_why", "closed_at", "posted",
-        "timeline",
+        "arrival_day", "kept", "gone", "arrival_by", "arrival_approved_by", "closed_by", "closed_why", "closed_at",
+        "posted", "timeline",
     )  # fmt: skip
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -207,6 +213,10 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
     @admin.display(description="kept on the way", ordering="charge")
     def kept(self, row: models.TreasuryMovement) -> str:
         return amount(row.charge, row.currency) if row.charge else "–"
+
+    @admin.display(description="lost on the way", ordering="lost")
+    def gone(self, row: models.TreasuryMovement) -> str:
+        return amount(row.lost, row.currency) if row.lost else "–"
 
     @admin.display(description="from", ordering="source_kind")
     def source(self, row: models.TreasuryMovement) -> str:
@@ -297,14 +307,8 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             who = f"staff:{request.user.pk}"
             identify(request, who)
-            try:
+            with Telling(partial(form.add_error, None)):
                 return HttpResponseRedirect(row_url(models.TreasuryMovement, act(who)))
-            except DomainError as refused:
-                form.add_error(None, refused.detail)
-            except DatabaseError as error:
-                if not lock_lost(error):
-                    raise
-                form.add_error(None, BUSY)
         context = {**self.admin_site.each_context(request), "title": title, "form": form, "verb": verb, **shown()}
         return TemplateResponse(request, "wallet/treasury.html", context)
 
@@ -314,7 +318,7 @@ class TreasuryMovementAdmin(ReadOnlyAdmin):
             ("KES for one USD", self.rate(row)), ("from", self.source(row)), ("to", self.target(row)),
             ("shown by", f"{row.reference}, {row.day}"), ("why", row.why), ("proposed by", row.by or row.drafted_by),
             ("approved by", row.approved_by), ("arrived by", row.arrival_reference), ("arrived on", row.arrival_day),
-            ("kept on the way", self.kept(row)), ("seen by", row.arrival_by),
+            ("kept on the way", self.kept(row)), ("lost on the way", self.gone(row)), ("seen by", row.arrival_by),
         ]  # fmt: skip
         return [(name, value) for name, value in facts if value not in {None, "", "–"}]
 
@@ -325,15 +329,11 @@ LEGS, MOST_ENTRIES = ("whole", "sent", "arrived"), 12  # of a reversal as many a
 
 def _preview(key: UUID) -> tuple[str, list[tuple[Any, ...]], str]:
     """How it looks; debit, credit, amount of what an approval would post; or why it would be refused today."""
-    try:
+    refused: list[str] = []
+    with Telling(refused.append):
         as_seen, entries = treasury_movements.preview(key)
-    except DomainError as refused:
-        return "", [], refused.detail
-    except DatabaseError as error:
-        if not lock_lost(error):
-            raise
-        return "", [], BUSY
-    return as_seen, [(entry.debit, entry.credit, entry.amount) for entry in entries], ""
+        return as_seen, [(entry.debit, entry.credit, entry.amount) for entry in entries], ""
+    return "", [], refused[0]
 
 
 def _name(action: str) -> str:

@@ -41,12 +41,9 @@ from wallet.domain.treasury import (
     Status,
     Voucher,
     VoucherRefused,
-    checked,
-    claimed,
-    must_be_another,
-    must_have_said,
     plain_key,
 )
+from wallet.domain.treasury_checks import checked, claimed, must_be_another, must_have_said
 
 AUDITED = "treasury_movement"
 # The Transaction that explains a movement outside, or may: by provider, our account there, the provider's own id (with
@@ -163,17 +160,21 @@ class TreasuryMovements:
         with self.unit_of_work():
             waiting, at = self.movements.get(id), self.clock()
             if waiting.status is Status.ARRIVING:
-                done = waiting.moved_to(Status.IN_TRANSIT, arrival=None, charge=0, arrival_by="")
+                done = waiting.moved_to(Status.IN_TRANSIT, arrival=None, charge=0, lost=0, arrival_by="")
             else:
                 done = waiting.moved_to(Status.REJECTED, closed_by=by, closed_why=why.strip()[:255], closed_at=at)
             self._save(waiting, done, by, at, why.strip()[:255])
         return done.status
 
-    def arrive(self, id: UUID, *, reference: str, day: date, arrived: Money, charge: Money, by: str) -> None:
-        """One person has seen it on the other side; another one has to approve. Raises what `claimed` raises."""
+    def arrive(
+        self, id: UUID, *, reference: str, day: date, arrived: Money, charge: Money, by: str, lost: Money | None = None
+    ) -> None:
+        """One person has seen it on the other side, or that what is `lost` will never be there; another one has to
+        approve. Raises what `claimed` raises.
+        """
         with self.unit_of_work():
             sent, at = self.movements.get(id), self.clock()
-            seen = claimed(sent, _voucher(reference, day), arrived, charge, by=by, today=_today(at))
+            seen = claimed(sent, _voucher(reference, day), arrived, charge, lost, by=by, today=_today(at))
             self._booking(seen, Leg.ARRIVED)
             self._save(sent, seen, by, at)
 
@@ -207,7 +208,7 @@ class TreasuryMovements:
 
     def _entries(self, movement: Movement, leg: Leg, booking: Booking) -> tuple[Entry, ...]:
         result = None
-        if movement.got is not None and leg is Leg.ARRIVED:
+        if movement.got is not None and leg is Leg.ARRIVED and not movement.is_lost:
             result = result_of(self.turnover(), movement.amount, movement.got)
         return movement.entries(leg, booking, result)
 
@@ -334,6 +335,7 @@ class TreasuryMovements:
             details |= {
                 "arrival": movement.arrival.reference, "arrived_on": str(movement.arrival.day),
                 "charge": str(Money(movement.charge, movement.amount.currency)), "seen_by": movement.arrival_by,
+                "lost": Money(movement.lost, movement.amount.currency) if movement.lost else "",
                 "arrival_approved_by": movement.arrival_approved_by,
             }  # fmt: skip
         told = {name: str(value) for name, value in details.items() if value}

@@ -5,7 +5,7 @@ travels between two places outside has two legs, each posted when its own side h
 
     sent        Dr cash in transit / Cr the account that gave
     arrived     Dr the account that took / Cr cash in transit; Dr charges / Cr cash in transit, for what was kept on
-                the way
+                the way; Dr losses / Cr cash in transit, for what of it, or all of it, will never arrive
 
 An FX close-out is sent like the others. It arrives in the other currency, where the FX position stands between. With
 1000 USD sold to customers for 131,000 KES (131.00), 600 USD are bought at the bank for 77,400 KES (129.00):
@@ -19,10 +19,9 @@ Then the position holds 400 USD at 52,400 KES, which is 131.00 each: their avera
 round. Each currency balances for itself.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from uuid import UUID
 
@@ -32,8 +31,6 @@ from wallet.domain.ledger import Account, AccountKind as A, Entry, house
 from wallet.domain.statement import KENYA
 
 KES, USD = Currency.KES, Currency.USD
-BOOKED_WITHIN = timedelta(days=366)  # what is older is a typing error, or belongs into the opening balances
-EARLIEST_OPENING = date(2000, 1, 1)
 
 
 class MovementRefused(Unprocessable):
@@ -49,7 +46,7 @@ class ReasonMissing(Unprocessable):
 
 
 class DoesNotAddUp(Unprocessable):
-    """What arrived and what was kept on the way are not what was sent."""
+    """What arrived, was kept on the way and is lost are not what was sent."""
 
 
 class OwesLess(Conflict):
@@ -114,34 +111,28 @@ class Rule:
     charges: A | None = None
 
 
-_MPESA = frozenset({A.MPESA_WORKING, A.MPESA_UTILITY, A.MPESA_CHARGES_PAID})
-_BANK, _AGENT, _OWED = frozenset({A.BANK}), frozenset({A.DERIV_AGENT}), frozenset({A.CUSTOMER_RECEIVABLE})
+MPESA = frozenset({A.MPESA_WORKING, A.MPESA_UTILITY, A.MPESA_CHARGES_PAID})
+_BANK, AGENT, _OWED = frozenset({A.BANK}), frozenset({A.DERIV_AGENT}), frozenset({A.CUSTOMER_RECEIVABLE})
 _OWNER = frozenset({A.OWNERS_FUNDING})
 _KES, _USD, _BOTH = frozenset({KES}), frozenset({USD}), frozenset({KES, USD})
-OUTSIDE = _BANK | _MPESA | _AGENT  # whose book somebody else keeps, too
+OUTSIDE = _BANK | MPESA | AGENT  # whose book somebody else keeps, too
 
 RULES: Mapping[Kind, Rule] = {
-    Kind.TOP_UP_MPESA: Rule(_BANK, _MPESA, _KES, True, A.BANK_CHARGES),
-    Kind.SETTLEMENT: Rule(_MPESA, _BANK, _KES, True, A.MPESA_FEES),
-    Kind.MPESA_TRANSFER: Rule(_MPESA, _MPESA, _KES, True, A.MPESA_FEES),
-    Kind.TOP_UP_AGENT: Rule(_BANK, _AGENT, _USD, True, A.BANK_CHARGES),
-    Kind.AGENT_WITHDRAWAL: Rule(_AGENT, _BANK, _USD, True, A.BANK_CHARGES),
-    Kind.AGENT_TRANSFER: Rule(_AGENT, _AGENT, _USD, True),
+    Kind.TOP_UP_MPESA: Rule(_BANK, MPESA, _KES, True, A.BANK_CHARGES),
+    Kind.SETTLEMENT: Rule(MPESA, _BANK, _KES, True, A.MPESA_FEES),
+    Kind.MPESA_TRANSFER: Rule(MPESA, MPESA, _KES, True, A.MPESA_FEES),
+    Kind.TOP_UP_AGENT: Rule(_BANK, AGENT, _USD, True, A.BANK_CHARGES),
+    Kind.AGENT_WITHDRAWAL: Rule(AGENT, _BANK, _USD, True, A.BANK_CHARGES),
+    Kind.AGENT_TRANSFER: Rule(AGENT, AGENT, _USD, True, A.BANK_CHARGES),  # Deriv's, as of what leaves for the bank
     Kind.FX_CLOSE_OUT: Rule(_BANK, _BANK, _BOTH, True),
     Kind.OWNERS_FUNDING: Rule(_OWNER, _BANK, _BOTH),
     Kind.OWNERS_WITHDRAWAL: Rule(_BANK, _OWNER, _BOTH),
     Kind.OPENING_BALANCE: Rule(frozenset({A.OPENING_BALANCES}), OUTSIDE, _BOTH),
-    Kind.MPESA_CHARGE: Rule(_MPESA, frozenset({A.MPESA_FEES}), _KES),
+    Kind.MPESA_CHARGE: Rule(MPESA, frozenset({A.MPESA_FEES}), _KES),
     Kind.BANK_CHARGE: Rule(_BANK, frozenset({A.BANK_CHARGES}), _BOTH),
     Kind.RECEIVABLE_RECOVERED: Rule(_OWED, _BANK | {A.MPESA_WORKING}, _BOTH),
     Kind.RECEIVABLE_WRITTEN_OFF: Rule(_OWED, frozenset({A.LOSSES}), _BOTH),
 }
-_ONLY: Mapping[A, Currency] = dict.fromkeys(_MPESA, KES) | dict.fromkeys(_AGENT, USD)
-_FORMS: Mapping[A, tuple[re.Pattern[str], str]] = {
-    **dict.fromkeys(_MPESA, (re.compile(r"[A-Z0-9]{8,16}"), "M-Pesa's receipt, as in UKM0000001")),
-    A.DERIV_AGENT: (re.compile(r"[0-9]{1,20}"), "Deriv's transaction id, digits only"),
-}
-_DOCUMENT = re.compile(r"[A-Z0-9][A-Z0-9/._-]{2,63}"), "the bank's or the document's reference: A-Z, 0-9 and /._-"
 
 
 class Leg(StrEnum):
@@ -196,7 +187,8 @@ class Voucher:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
     """`amount` leaves `source`; `got` reaches `target` where it is of the other currency. `by` and `approved_by`, and
-    `arrival_by` and `arrival_approved_by`, are two different people. `charge` was kept on the way.
+    `arrival_by` and `arrival_approved_by`, are two different people. `charge` was kept on the way, and what is `lost`
+    will never arrive; of all of it `arrival` is the document that says so.
     """
 
     id: UUID
@@ -216,6 +208,7 @@ class Movement:
     approved_at: datetime | None = None
     arrival: Voucher | None = None
     charge: int = field(default=0)  # in minor units of `amount`
+    lost: int = 0  # likewise
     arrival_by: str = ""
     arrival_approved_by: str = ""
     closed_by: str = ""  # who rejected it
@@ -233,6 +226,11 @@ class Movement:
         return self.kind is Kind.MPESA_TRANSFER and self.source.owner == self.target.owner
 
     @property
+    def is_lost(self) -> bool:
+        """Whether nothing of it arrives."""
+        return self.lost == self.amount.amount
+
+    @property
     def first_leg(self) -> Leg:
         """What its approval posts."""
         return Leg.SENT if self.in_transit else Leg.WHOLE
@@ -240,7 +238,7 @@ class Movement:
     @property
     def as_seen(self) -> str:
         """All that can change of it before it is approved, so that what is approved is what was looked at."""
-        arrival = f"{self.arrival.reference} {self.arrival.day} {self.charge}" if self.arrival else ""
+        arrival = f"{self.arrival.reference} {self.arrival.day} {self.charge} {self.lost}" if self.arrival else ""
         return f"{self.status}|{self.by}|{arrival}|{self.arrival_by}"
 
     def moved_to(self, status: Status, **changed: object) -> "Movement":
@@ -255,20 +253,20 @@ class Movement:
         if not booking.from_suspense:
             return (first, *others)
         suspense = house(A.SUSPENSE, first.amount.currency)
-        takes = self._outside(leg) == first.debit
+        takes = self.outside(leg) == first.debit
         return (replace(first, debit=suspense) if takes else replace(first, credit=suspense), *others)
 
     def is_shown_by(self, entry: Entry, leg: Leg) -> bool:
         """Whether the movement outside that `entry` booked is this leg: on its account, its way, and all of it."""
         [ours, *_] = self._entries(leg, None, None)
-        outside = self._outside(leg)
+        outside = self.outside(leg)
         same_way = entry.debit == outside if outside == ours.debit else entry.credit == outside
         return same_way and entry.amount == ours.amount
 
     def moves_outside(self, leg: Leg) -> Money:
         """By how much our account outside changes with it: above zero it comes in."""
         [ours, *_] = self._entries(leg, None, None)
-        return ours.amount if self._outside(leg) == ours.debit else Money(-ours.amount.amount, ours.amount.currency)
+        return ours.amount if self.outside(leg) == ours.debit else Money(-ours.amount.amount, ours.amount.currency)
 
     def purpose(self, leg: Leg) -> str:
         """Of its journal."""
@@ -281,11 +279,16 @@ class Movement:
                 return (Entry(self.target, self.source, self.amount, provider_key),)
             case Leg.SENT:
                 return (Entry(transit, self.source, self.amount, provider_key),)
+        if self.is_lost:
+            return (Entry(house(A.LOSSES, self.amount.currency), transit, self.amount),)
         if self.got is not None:
             return self._exchanged(self.got, transit, provider_key, result)
-        kept, charges = Money(self.charge, self.amount.currency), RULES[self.kind].charges
-        arrived = Entry(self.target, transit, self.amount - kept, provider_key)
-        return (arrived, Entry(house(charges, kept.currency), transit, kept)) if kept and charges else (arrived,)
+        currency, given_up = self.amount.currency, [(RULES[self.kind].charges, self.charge), (A.LOSSES, self.lost)]
+        arrived = Money(self.amount.amount - self.charge - self.lost, currency)
+        gone = (
+            Entry(house(kind, currency), transit, Money(minor, currency)) for kind, minor in given_up if kind and minor
+        )
+        return (Entry(self.target, transit, arrived, provider_key), *gone)
 
     def _exchanged(
         self, got: Money, transit: Account, provider_key: str | None, result: Money | None
@@ -305,7 +308,7 @@ class Movement:
 
         A transfer within one shortcode has one receipt for both its legs: the one that arrives says so.
         """
-        outside, voucher = self._outside(leg), self.arrival if leg is Leg.ARRIVED else self.voucher
+        outside, voucher = self.outside(leg), self.arrival if leg is Leg.ARRIVED else self.voucher
         if outside is None or voucher is None or self.kind is Kind.OPENING_BALANCE:
             return None
         provider, place = {A.BANK: ("bank", outside.currency), A.DERIV_AGENT: ("deriv", outside.owner)}.get(
@@ -320,86 +323,12 @@ class Movement:
         """The second key of a receipt that shows both legs; `plain_key` is the first one."""
         return f"{provider_key}:arrived"
 
-    def _outside(self, leg: Leg) -> Account | None:
+    def outside(self, leg: Leg) -> Account | None:
+        """Our account outside that the leg moves; None for none."""
+        if leg is Leg.ARRIVED and self.is_lost:
+            return None
         accounts = {Leg.SENT: [self.source], Leg.ARRIVED: [self.target], Leg.WHOLE: [self.source, self.target]}[leg]
         return next((account for account in accounts if account.kind in OUTSIDE), None)
-
-
-def checked(movement: Movement, *, today: date) -> Movement:
-    """Itself. Raises `MovementRefused`, `VoucherRefused`, `ReasonMissing` for what no person should be shown."""
-    rule, amount, got = RULES[movement.kind], movement.amount, movement.got
-    if movement.source.kind not in rule.gives or movement.target.kind not in rule.takes:
-        gives, takes = (", ".join(sorted(kinds)) for kinds in (rule.gives, rule.takes))
-        raise MovementRefused(f"{movement.kind} goes from {gives} to {takes}")
-    if amount.amount <= 0 or (got is not None and got.amount <= 0):
-        raise MovementRefused("give an amount above zero")
-    if amount.currency not in rule.currencies or amount.currency is not movement.source.currency:
-        raise MovementRefused(f"{movement.kind} is in {', '.join(sorted(rule.currencies))}, not in {amount.currency}")
-    if (movement.kind is Kind.FX_CLOSE_OUT) != (got is not None):
-        raise MovementRefused("give what is got for it, in the other currency, for an fx_close_out and nothing else")
-    if movement.target.currency is not (got or amount).currency or (got and got.currency is amount.currency):
-        raise MovementRefused("an exchange is between two currencies, and everything else in one")
-    for account in (movement.source, movement.target):
-        if _ONLY.get(account.kind, account.currency) is not account.currency:
-            raise MovementRefused(f"{account.kind} is in {_ONLY[account.kind]} alone")
-    if movement.source == movement.target:
-        raise MovementRefused("it goes from one account to another one")
-    if not movement.why.strip():
-        raise ReasonMissing("say why, for whoever approves it and for the audit")
-    must_be_a_voucher(movement.voucher, movement._outside(movement.first_leg), movement.kind, today=today)
-    return movement
-
-
-def must_be_a_voucher(voucher: Voucher, outside: Account | None, kind: Kind, *, today: date) -> None:
-    """Of the form that the account outside has, and of a day that has come and is no typing error. Raises
-    `VoucherRefused`.
-    """
-    form, named = _DOCUMENT
-    if outside is not None and kind is not Kind.OPENING_BALANCE:
-        form, named = _FORMS.get(outside.kind, _DOCUMENT)
-    if not form.fullmatch(voucher.reference):
-        raise VoucherRefused(f"give {named}")
-    if voucher.day > today:
-        raise VoucherRefused(f"{voucher.day} has not come yet: give the day on which it was booked there")
-    first = EARLIEST_OPENING if kind is Kind.OPENING_BALANCE else today - BOOKED_WITHIN
-    if voucher.day < first:
-        raise VoucherRefused(f"{voucher.day} is before {first}: give the day on which it was booked there")
-
-
-def claimed(movement: Movement, voucher: Voucher, arrived: Money, charge: Money, *, by: str, today: date) -> Movement:
-    """Somebody has seen it arrive. Raises `MovementNotOpen`, `DoesNotAddUp`, `VoucherRefused`, `ReasonMissing`."""
-    must_have_said(by)
-    sees = movement.moved_to(Status.ARRIVING, arrival=voucher, charge=charge.amount, arrival_by=by)
-    due = movement.got or movement.amount
-    if not arrived.currency is charge.currency is due.currency:
-        raise DoesNotAddUp(f"it arrives in {due.currency}")
-    if charge.amount < 0 or arrived.amount <= 0 or arrived + charge != due:
-        raise DoesNotAddUp(
-            f"{arrived} arrived and {charge} kept on the way are not the {due} that are on their way: "
-            "wait for the rest, or have the movement reversed and proposed as it was"
-        )
-    if charge and RULES[movement.kind].charges is None:
-        raise DoesNotAddUp(f"nothing is kept on the way of {movement.kind}: propose the charge by itself")
-    must_be_a_voucher(voucher, movement._outside(Leg.ARRIVED), movement.kind, today=today)
-    if movement.is_within and voucher.reference != movement.voucher.reference:
-        raise VoucherRefused(
-            f"a transfer within one shortcode has one receipt, {movement.voucher.reference}: look for that one there"
-        )
-    if voucher.day < movement.voucher.day:
-        raise VoucherRefused(f"it can't have arrived before it was sent, on {movement.voucher.day}")
-    return sees
-
-
-def must_have_said(by: str, why: str = "-") -> None:
-    """Raises `ReasonMissing`."""
-    if not by or not why.strip():
-        raise ReasonMissing("say who you are and why, for the audit")
-
-
-def must_be_another(by: str, first: str) -> None:
-    """Raises `SamePerson`."""
-    if not by or by == first:
-        raise SamePerson("somebody else has to approve what you propose")
 
 
 def plain_key(provider_key: str) -> str:

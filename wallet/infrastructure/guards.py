@@ -34,8 +34,8 @@ LEDGER_ENTRIES = SealedTable(
 
 # What becomes of a treasury movement; what was proposed, and approved as it was, stays as it was.
 DECIDED = (
-    "status", "by", "approved_by", "approved_at", "arrival_reference", "arrival_day", "charge", "arrival_by",
-    "arrival_approved_by", "closed_by", "closed_why", "closed_at",
+    "status", "by", "approved_by", "approved_at", "arrival_reference", "arrival_day", "charge", "lost",
+    "arrival_by", "arrival_approved_by", "closed_by", "closed_why", "closed_at",
 )  # fmt: skip
 
 GUARDS: list[Guard] = [

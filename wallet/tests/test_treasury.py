@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from shared_kernel.domain.money import Currency
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog, DomainEvent
 from shared_kernel.tests.users import TWO_USERS
@@ -133,6 +133,62 @@ def test_every_kind_comes_to_its_end_and_the_books_are_sound(kind):
     with unit_of_work():
         kept = DjangoTreasuryBook().get(id)
     assert (kept.kind, kept.id) == (kind, id)
+
+
+ON_THE_WAY = [kind for kind in RULES if RULES[kind].in_transit]
+ELSEWHERE = {Kind.MPESA_TRANSFER: {"target": f"mpesa_utility:{B2C}"}}  # within one shortcode nothing is lost
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ON_THE_WAY if kind is not Kind.FX_CLOSE_OUT])
+def test_of_every_kind_that_travels_a_part_may_be_kept_and_a_part_be_lost_by_two_people(kind):
+    id = approved(kind, **ELSEWHERE.get(kind, {}))
+    seen(id, charge=7, lost=93)
+    with pytest.raises(SamePerson):
+        treasury_movements.approve(id, by=MARY)
+    assert len(lines(id)) == 1
+
+    treasury_movements.approve(id, by=JOHN)
+
+    [sent, came, kept, lost] = lines(id)
+    assert (came[3], kept[1:4]) == (sent[3] - 100_00, (RULES[kind].charges, A.CASH_IN_TRANSIT, 7_00))
+    assert lost[1:] == (A.LOSSES, A.CASH_IN_TRANSIT, 93_00, None)
+    assert all(row.ledger == row.movements == 0 for row in cash_in_transit())
+    assert balances_are_sound()
+    assert AuditLog.objects.get(after="arrived").details["lost"].startswith("93.00")
+    with unit_of_work():
+        assert DjangoTreasuryBook().get(id).lost == 93_00
+
+
+@pytest.mark.parametrize("kind", ON_THE_WAY)
+def test_what_never_arrives_is_written_off_by_two_people_and_taken_back_if_it_turns_up(kind):
+    id = approved(kind, **ELSEWHERE.get(kind, {}))
+    row = TreasuryMovement.objects.get(pk=id)
+    nothing, all_of_it = Money(0, Currency(row.got_currency or row.currency)), Money(row.amount, Currency(row.currency))
+
+    seen(id, reference="BOARD/7", arrived=nothing, lost=row.amount // 100)
+    with pytest.raises(SamePerson):
+        treasury_movements.approve(id, by=MARY)
+    assert len(treasury_movements.preview(id)[1]) == 1
+    assert treasury_movements.approve(id, by=JOHN) is S.ARRIVED
+
+    assert lines(id)[1:] == [(f"{kind}_arrived", A.LOSSES, A.CASH_IN_TRANSIT, row.amount, None)]
+    assert all(row.ledger == row.movements == 0 for row in cash_in_transit())
+    assert balances_are_sound()
+    reversed_by_two(id)
+    again = arrived(approved(kind, reference=row.reference, **ELSEWHERE.get(kind, {})))
+    assert status(again) == S.ARRIVED
+    assert ledger.balance(house(A.LOSSES, all_of_it.currency)).amount == 0
+    assert balances_are_sound()
+
+
+def test_a_loss_that_is_rejected_is_on_its_way_again():
+    id = approved()
+    seen(id, lost=10)
+
+    treasury_movements.reject(id, by=JOHN, why="the bank looks for it")
+
+    assert (status(id), TreasuryMovement.objects.get(pk=id).lost) == (S.IN_TRANSIT, 0)
+    assert status(arrived(id)) == S.ARRIVED
 
 
 def test_all_kinds_and_their_reversals_together_leave_every_balance_as_it_was():
@@ -670,6 +726,9 @@ SEEN = {"approved_by": JOHN, "arrival_by": MARY, "arrival_reference": "FT1", "ar
         ({"amount": 0}, "treasury_amount_positive"),
         ({"charge": -1}, "treasury_amount_positive"),
         ({"charge": 100}, "treasury_charge_is_a_part"),
+        ({"lost": -1}, "treasury_amount_positive"),
+        ({"lost": 101}, "treasury_charge_is_a_part"),
+        ({"lost": 99, "charge": 1}, "treasury_charge_is_a_part"),
         ({"why": ""}, "treasury_says_why_and_what_shows_it"),
         ({"reference": ""}, "treasury_says_why_and_what_shows_it"),
     ],

@@ -26,10 +26,8 @@ from wallet.domain.treasury import (
     Status,
     Voucher,
     VoucherRefused,
-    checked,
-    claimed,
-    must_be_another,
 )
+from wallet.domain.treasury_checks import checked, claimed, must_be_another
 from wallet.tests.factories import kes, usd
 
 DAY = date(2026, 11, 24)
@@ -87,11 +85,12 @@ def an_exchange(given, got, **over):
     return a_movement(Kind.FX_CLOSE_OUT, source, target, amount=given.amount, got=got.amount, **over)
 
 
-@given(st.sampled_from(WAYS), cents, cents, st.integers(0, 10**12), st.integers(-(10**12), 10**12))
-def test_whatever_a_kind_posts_balances_and_leaves_nothing_in_transit(way, amount, got, charge, result):
+@given(st.sampled_from(WAYS), cents, cents, *[st.integers(0, 10**12)] * 2, st.integers(-(10**12), 10**12))
+def test_whatever_a_kind_posts_balances_and_leaves_nothing_in_transit(way, amount, got, charge, lost, result):
     movement = checked(a_movement(*way, amount=amount, got=got), today=DAY)
     kept = 0 if RULES[movement.kind].charges is None else charge % amount
-    movement = replace(movement, charge=kept, arrival=Voucher("UKM0000009", DAY))
+    gone = 0 if movement.got or not movement.in_transit else lost % (amount - kept)
+    movement = replace(movement, charge=kept, lost=gone, arrival=Voucher("UKM0000009", DAY))
 
     legs = [Leg.SENT, Leg.ARRIVED] if movement.in_transit else [Leg.WHOLE]
     entries = [e for leg in legs for e in movement.entries(leg, PLAIN, Money(result, KES) if movement.got else None)]
@@ -101,7 +100,25 @@ def test_whatever_a_kind_posts_balances_and_leaves_nothing_in_transit(way, amoun
         assert sum(change for account, change in changed.items() if account.currency is currency) == 0
     assert changed.pop(house(A.CASH_IN_TRANSIT, movement.amount.currency), 0) == 0
     assert changed[movement.source] == amount
-    assert changed[movement.target] == -(got if movement.got else amount - kept)
+    assert changed[movement.target] == -(got if movement.got else amount - kept - gone)
+    if gone:
+        assert changed[house(A.LOSSES, movement.amount.currency)] == -gone
+
+
+@given(st.sampled_from([way for way in WAYS if RULES[way[0]].in_transit]), cents)
+def test_what_is_lost_as_a_whole_leaves_cash_in_transit_for_the_losses_and_touches_nothing_outside(way, amount):
+    sent = replace(checked(a_movement(*way, amount=amount), today=DAY), status=Status.IN_TRANSIT)
+    nothing = Money(0, (sent.got or sent.amount).currency)
+    if sent.is_within:
+        with pytest.raises(DoesNotAddUp, match="within one shortcode"):
+            claimed(sent, sent.voucher, nothing, nothing, sent.amount, by="staff:1", today=DAY)
+        return
+
+    lost = claimed(sent, Voucher("BOARD/7", DAY), nothing, nothing, sent.amount, by="staff:1", today=DAY)
+
+    losses, transit = house(A.LOSSES, sent.amount.currency), house(A.CASH_IN_TRANSIT, sent.amount.currency)
+    assert [(e.debit, e.credit, e.amount) for e in lost.entries(Leg.ARRIVED, PLAIN)] == [(losses, transit, sent.amount)]
+    assert lost.provider_key(Leg.ARRIVED) is None
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0]} {way[1].kind} {way[2].kind} {way[2].currency}")
@@ -201,6 +218,35 @@ def test_what_arrives_and_what_was_kept_are_what_was_sent(arrived, charge, error
     assert claimed(sent, Voucher("FT26/2", DAY), kes(990), kes(10), by="staff:1", today=DAY).charge == 10_00
 
 
+@pytest.mark.parametrize(
+    ("arrived", "charge", "lost"),
+    [
+        (kes(990), kes(0), kes(20)),
+        (kes(1010), kes(0), kes(-10)),
+        (kes(0), kes(10), kes(990)),
+        (kes(0), kes(0), kes(990)),
+        (kes(10), kes(0), kes(1000)),
+        (kes(990), kes(0), usd(10)),
+    ],
+)
+def test_what_is_lost_is_the_rest_and_nothing_else(arrived, charge, lost):
+    sent = a_settlement(status=Status.IN_TRANSIT)
+
+    with pytest.raises(DoesNotAddUp):
+        claimed(sent, Voucher("FT26/2", DAY), arrived, charge, lost, by="staff:1", today=DAY)
+    seen = claimed(sent, Voucher("FT26/2", DAY), kes(900), kes(10), kes(90), by="staff:1", today=DAY)
+    assert (seen.charge, seen.lost, seen.is_lost) == (10_00, 90_00, False)
+    assert "9000" in seen.as_seen  # who approves has seen it
+
+
+def test_an_exchange_is_lost_as_a_whole_or_not_at_all():
+    sent = an_exchange(kes(1000), usd(7), status=Status.IN_TRANSIT)
+
+    with pytest.raises(DoesNotAddUp, match="as a whole"):
+        claimed(sent, Voucher("FT26/2", DAY), usd(7), usd(0), kes(10), by="staff:1", today=DAY)
+    assert claimed(sent, Voucher("BOARD/7", DAY), usd(0), usd(0), kes(1000), by="staff:1", today=DAY).is_lost
+
+
 def test_within_one_shortcode_nothing_but_the_receipt_that_was_sent_arrives():
     """A customer's receipt, whose plain key is another one than an arrival's, would be booked twice."""
     working, utility = Account(A.MPESA_WORKING, KES, "174379"), Account(A.MPESA_UTILITY, KES, "174379")
@@ -232,7 +278,7 @@ def test_nothing_arrives_before_it_was_sent_nor_without_being_seen_nor_twice():
         claimed(seen, Voucher("FT26/2", DAY), kes(1000), kes(0), by="staff:1", today=DAY)
 
 
-def test_between_agents_and_in_an_exchange_nothing_is_kept_on_the_way():
+def test_of_an_exchange_nothing_is_kept_on_the_way():
     sent = an_exchange(kes(1000), usd(7), status=Status.IN_TRANSIT)
 
     with pytest.raises(DoesNotAddUp, match="by itself"):

@@ -95,6 +95,22 @@ def test_two_people_take_a_settlement_from_proposal_to_arrival():
     assert ledger.balance(house(AccountKind.BANK, Currency.KES)) == kes(4970)
 
 
+def test_two_people_write_off_what_will_never_arrive_on_the_page_of_its_arrival():
+    id, mary, john = approved(), somebody("mary", "view", "propose"), somebody("john", "view", "approve")
+    lost = an_arrival(reference="BOARD/7", arrived="0", charge="0", lost="5000.00")
+
+    assert b"will never arrive" in mary.get(act(id, "arrived")).content
+    assert "say what of it is lost" in unescape(mary.post(act(id, "arrived"), lost | {"lost": ""}).content.decode())
+    assert mary.post(act(id, "arrived"), lost).status_code == 302
+    shown = unescape(john.get(act(id, "approve")).content.decode())
+    assert "losses" in shown
+    assert "lost on the way" in shown
+    assert approve(john, id).status_code == 302
+
+    assert ledger.balance(house(AccountKind.LOSSES, Currency.KES)) == kes(5000)
+    assert "5000.00 KES" in john.get(page(id)).content.decode()
+
+
 def test_not_even_a_superuser_approves_their_own():
     boss = somebody("boss", superuser=True)
     boss.post(PROPOSE, a_form())

@@ -93,16 +93,16 @@ def approved(kind: Kind = Kind.SETTLEMENT, **over):
     return id
 
 
-def seen(id, charge=0, **over):
-    """One person has seen it arrive."""
+def seen(id, charge=0, lost=0, **over):
+    """One person has seen it arrive, all but what was kept or is lost."""
     row = TreasuryMovement.objects.get(pk=id)
     currency, shown = Currency(row.got_currency or row.currency), GIVEN[Kind(row.kind)][5]
     if row.kind == Kind.MPESA_TRANSFER and row.source_owner == row.target_owner:
         shown = lambda: row.reference  # noqa: E731 - one receipt shows both sides
-    kept = Money(charge * 100, currency)
+    kept, gone = Money(charge * 100, currency), Money(lost * 100, Currency(row.currency))
     given: dict[str, Any] = {
         "reference": shown() if shown else "NONE", "day": today(), "charge": kept, "by": MARY,
-        "arrived": Money(row.got or row.amount, currency) - kept,
+        "arrived": Money((row.got or row.amount) - (kept.amount + gone.amount), currency), "lost": gone,
     }  # fmt: skip
     treasury_movements.arrive(id, **given | over)
 

@@ -79,6 +79,13 @@ _LOST = """
 """
 
 
+_RETURNED = """
+    SELECT d.id FROM ledger_entries d LEFT JOIN ledger_entries u ON u.reverses = d.id
+    WHERE d.reference IN (%s, %s, %s, %s) AND d.purpose IN ('suspense_returned', 'suspense_paired') AND u.id IS NULL
+    LIMIT 1
+"""
+
+
 class DjangoSuspenseBook:
     """Joins the caller's unit of work."""
 
@@ -97,7 +104,7 @@ class DjangoSuspenseBook:
     def lost(self, name: str) -> Loss | None:
         brought = f"suspense_out:{name}:1" if _is_key(name) else f"{name}:1"
         with connection.cursor() as cursor:
-            cursor.execute(_LOST, [brought, *(f"orphan:{name}{again}:1" for again in _AGAIN)])
+            cursor.execute(_LOST, [brought, *_settled_as(name)])
             row = cursor.fetchone()
         return row and Loss(name, Money(int(row[0]), Currency(row[1])), _time(row[2]))
 
@@ -105,6 +112,11 @@ class DjangoSuspenseBook:
         of = _orphans([name])
         settled = of is not None and models.OrphanMovement.objects.filter(of, settled_at__isnull=False).exists()
         return settled and not self.items([name])
+
+    def was_returned(self, name: str) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(_RETURNED, _settled_as(name))
+            return cursor.fetchone() is not None
 
     def add(self, settlement: Settlement) -> None:
         rows: list[Any] = [models.SuspenseClaim(name=n, settlement_id=settlement.id) for n in settlement.claims]
@@ -163,6 +175,11 @@ def _item(
         owner=orphan.owner if orphan else "finance",
         settlement=UUID(bytes=bytes(settlement)) if settlement else None,
     )
+
+
+def _settled_as(name: str) -> list[str]:
+    """The references of the entries by which it can have been settled."""
+    return [f"orphan:{name}{again}:1" for again in _AGAIN]
 
 
 def _orphans(keys: Iterable[str]) -> Q | None:

@@ -1,4 +1,8 @@
-"""manage.py evidence TRANSACTION: one file that tells its whole story; `--check FILE`: is a file as it was made?"""
+"""manage.py evidence TRANSACTION: one file that tells its whole story; `--check FILE`: is a file as it was made?
+
+Masked alone: a command knows a name that anybody can type. Personal data in clear takes people who are signed in, to
+ask for it, to approve it and to take it: `--ask` and `--unmasked` only say where.
+"""
 
 import errno
 import os
@@ -9,13 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError
+from django.urls import reverse
 
 from payments.facade import evidence, evidence_page
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.facade import current_context
-from shared_kernel.management.base import Report, StaffCommand, argument, member
+from shared_kernel.management.base import Report, StaffCommand, argument
 
-REVEAL = "payments.reveal_evidence"
 MOST_BYTES = 64 * 1024 * 1024
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -30,10 +34,8 @@ class Command(StaffCommand):
         parser.add_argument("--out", metavar="F", help="the file, which must be new; evidence-<id>.html without it")
         parser.add_argument("--check", metavar="FILE", help="whether an evidence file is as it was made")
         parser.add_argument("--why", default="", help="for the audit log; no personal data")
-        parser.add_argument(
-            "--ask", action="store_true", help="ask for it with personal data in clear, by --staff, --why"
-        )
-        parser.add_argument("--unmasked", action="store_true", help="in clear, once, as was approved for --staff")
+        for name in ("--ask", "--unmasked"):
+            parser.add_argument(name, action="store_true", help="says where it is asked for, and taken, in clear")
 
     def report(self, options: dict[str, Any]) -> Report:
         if bool(options["transaction"]) == bool(options["check"]):
@@ -41,24 +43,16 @@ class Command(StaffCommand):
         if options["check"]:
             return _checked(Path(options["check"]))
         id = argument(UUID, options["transaction"], "TRANSACTION")
-        if options["ask"]:
-            return _asked(id, options)
+        if options["ask"] or options["unmasked"]:
+            page = reverse("admin:payments_reveal_ask", args=[id])
+            raise CommandError(f"in clear it takes people who are signed in: ask for it in the back-office, at {page}")
         if options["json"] and not options["out"]:
             return Report(_made(id, options))
         path = Path(options["out"] or f"evidence-{id}.html")
         return _written(id, path, options)
 
 
-def _asked(id: UUID, options: dict[str, Any]) -> Report:
-    asked = evidence.ask(TransactionId(id), by=member(options["staff"], REVEAL), why=options["why"])
-    told = {"transaction": str(id), "reveal": str(asked.id), "by": asked.by, "expires_at": asked.expires_at.isoformat()}
-    line = f"asked: a second person approves {asked.id} in the back-office until {asked.expires_at:%Y-%m-%d %H:%M} UTC;"
-    return Report(told, [f"{line} then take it with --unmasked"])
-
-
 def _made(id: UUID, options: dict[str, Any]) -> dict[str, Any]:
-    if options["unmasked"]:
-        return evidence.reveal(TransactionId(id), by=member(options["staff"], REVEAL))
     return evidence.tell(TransactionId(id), by=current_context().actor, why=options["why"])
 
 

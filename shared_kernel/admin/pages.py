@@ -1,7 +1,6 @@
-"""What every admin page starts from, `ReadOnlyAdmin`, and the pages of events and audit rows."""
+"""What every admin page starts from: `ReadOnlyAdmin`, and how links, tables and amounts look."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
@@ -10,16 +9,14 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from shared_kernel import models
-from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.facade import BlindIndexField, EncryptedField, acting_as, continuing, current_context, now
+from shared_kernel.facade import BlindIndexField, EncryptedField
 
 admin.site.site_header = admin.site.site_title = "PenPay back-office"
 admin.site.index_title = "Records"
@@ -237,106 +234,3 @@ def linked(about: str, column: str) -> Callable[[Any, Any], SafeString]:
         return SafeString("–") if key is None else link(target_url(about, str(key)), key)
 
     return show
-
-
-class ConsentAdmin(ReadOnlyAdmin):
-    """What takes two people: each row has a page on which another one than who asked approves it."""
-
-    right_to_approve: ClassVar[str]
-
-    def approve(self, key: UUID, *, by: str) -> None:
-        """Carries the approval out. Raises `DomainError` for what it refuses."""
-        raise NotImplementedError
-
-    def get_urls(self) -> Any:
-        name = f"{self.opts.app_label}_{self.opts.model_name}_approve"
-        return [path("<uuid:key>/approve/", self.admin_site.admin_view(self.approving), name=name), *super().get_urls()]
-
-    def approving(self, request: HttpRequest, key: UUID) -> HttpResponse:
-        """Who is signed in is who approves."""
-        row = self.model._default_manager.filter(pk=key).first()
-        if row is None or not request.user.has_perm(self.right_to_approve):
-            raise PermissionDenied
-        refused = ""
-        if request.method == "POST":
-            who = f"staff:{request.user.pk}"
-            try:
-                with acting_as(replace(current_context(), actor=who)):
-                    self.approve(key, by=who)
-                return HttpResponseRedirect(row_url(self.model, key))
-            except DomainError as error:
-                refused = error.detail
-        shown = [(str(name).replace("_", " "), getattr(row, name)) for name in self._told()]
-        context = {**self.admin_site.each_context(request), "title": f"Approve: {row}", "refused": refused}
-        return TemplateResponse(request, "shared_kernel/approve.html", {**context, "shown": shown})
-
-    def _told(self) -> list[str]:
-        """The columns that whoever approves has to know."""
-        later = {"id", "approved_by", "approved_at", "used_at"}
-        return [field.name for field in self.model._meta.fields if field.name not in later]
-
-    @admin.display(description="decide")
-    def decide(self, row: Any) -> SafeString:
-        """A link, while there is something to approve."""
-        if row.approved_by or row.expires_at <= now():
-            return SafeString("–")
-        return link(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_approve", args=[row.pk]), "approve")
-
-
-@admin.register(models.AnchorContinuation)
-class AnchorContinuationAdmin(ConsentAdmin):
-    """Anchors that somebody wants begun anew, because seals and anchor contradict one another. Think of an attack."""
-
-    right_to_approve = "shared_kernel.approve_anchor"
-    list_display = ("at", "chain", "number", "anchor_number", "by", "expires_at", "approved_by", "used_at")
-    ordering = ("-id",)
-    readonly_fields = ("decide",)
-    fields = (
-        "id", "chain", "generation", "number", "hash", "anchor_number", "anchor_hash", "found", "by", "why", "at",
-        "expires_at", "decide", "approved_by", "approved_at", "used_at",
-    )  # fmt: skip
-
-    def approve(self, key: UUID, *, by: str) -> None:
-        continuing.approve(key, by=by)
-
-
-@admin.register(models.DomainEvent)
-class DomainEventAdmin(ReadOnlyAdmin):
-    """The outbox: what was told, and whether it arrived."""
-
-    list_display = ("seq", "type", "aggregate", "occurred_at", "published_at", "attempts", "parked_at")
-    list_filter = (("parked_at", admin.EmptyFieldListFilter), ("published_at", admin.EmptyFieldListFilter))
-    find_by = ("id", "aggregate_id")
-    ordering = ("-seq",)
-    fields = (
-        "seq", "id", "type", "aggregate", "payload", "context", "occurred_at", "published_at", "attempts",
-        "next_attempt_at", "parked_at", "discarded_at", "error",
-    )  # fmt: skip
-    readonly_fields = ("aggregate",)
-
-    @admin.display(description="of", ordering="aggregate_id")
-    def aggregate(self, row: models.DomainEvent) -> SafeString:
-        """The aggregate, linked to its page: its kind is the payload's field that holds its id."""
-        kinds = (name.removesuffix("_id") for name, value in row.payload.items() if value == str(row.aggregate_id))
-        return link(
-            next((url for kind in kinds if (url := target_url(kind, str(row.aggregate_id)))), ""), row.aggregate_id
-        )
-
-
-@admin.register(models.AuditLog)
-class AuditLogAdmin(ReadOnlyAdmin):
-    """Who did what to which target."""
-
-    list_display = ("seq", "at", "action", "target", "before", "after", "why", "actor", "address", "request_id")
-    find_by = ("target_id", "request_id", "actor", "action")
-    ordering = ("-seq",)
-    fields = (
-        "seq", "at", "action", "target_type", "target", "before", "after", "why", "details", "actor", "device",
-        "address", "request_id",
-    )  # fmt: skip
-    readonly_fields = ("target",)
-
-    @admin.display(description="target", ordering="target_id")
-    def target(self, row: models.AuditLog) -> SafeString:
-        """The target, linked to its page where there is one."""
-        return link(target_url(row.target_type, row.target_id), f"{row.target_type} {row.target_id}")
