@@ -135,7 +135,7 @@ class KycSnapshotAdmin(OfUser):
         return [path("<uuid:id>/documents/", look, name="identity_kycsnapshot_documents"), *super().get_urls()]
 
     def look(self, request: HttpRequest, id: UUID) -> TemplateResponse:
-        """Facts and images. The images stand in the page itself, for no URL leads to one; nothing of it is stored."""
+        """Facts and images. The images stand in the page itself, for no URL leads to one."""
         if not request.user.has_perm("identity.see_kyc"):
             raise PermissionDenied
         owner = models.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
@@ -144,7 +144,7 @@ class KycSnapshotAdmin(OfUser):
         identify(request, f"staff:{request.user.pk}")
         kyc_submissions.looked_at(id, owner)
         shown = {**self.admin_site.each_context(request), "title": "Documents", **(queries.kyc_submission(id) or {})}
-        return TemplateResponse(request, "identity/documents.html", shown, headers={"Cache-Control": "no-store"})
+        return TemplateResponse(request, "identity/documents.html", shown)
 
     @admin.display(description="documents")
     def in_clear(self, row: models.KycSnapshot) -> SafeString:

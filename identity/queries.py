@@ -4,14 +4,19 @@ from base64 import b64encode
 from typing import Any
 from uuid import UUID
 
+from django.db.models import FilteredRelation, OuterRef, Q, Subquery
+
 from identity import models
 from shared_kernel.infrastructure.encryption import DecryptionFailed, content_place, legible, open_content
 from shared_kernel.infrastructure.persistence import now
 
 
 def me(user_id: UUID) -> dict[str, Any] | None:
-    """The account, in clear, for its owner's eyes only; None when there is no such customer. Two queries."""
-    row = models.User.objects.select_related("profile", "compliance", "deriv_login").filter(pk=user_id).first()
+    """The account, in clear, for its owner's eyes only; None when there is no such customer. One query."""
+    newest = models.Address.objects.filter(user_id=OuterRef("pk")).order_by("-created_at", "-id").values("id")[:1]
+    address = FilteredRelation("addresses", condition=Q(addresses__id=Subquery(newest)))
+    joined: tuple[str, ...] = ("profile", "compliance", "deriv_login", "address")
+    row = models.User.objects.annotate(address=address).select_related(*joined).filter(pk=user_id).first()
     if row is None or not hasattr(row, "profile"):
         return None
     return {
@@ -21,16 +26,14 @@ def me(user_id: UUID) -> dict[str, Any] | None:
         "email": row.email,
         "email_verified": row.email_verified_at is not None,
         "full_name": row.profile.full_name,
-        "address": address_of(user_id),
+        "address": _address(getattr(row, "address", None)),
         "kyc": {"status": standing(row.compliance), "tier": row.compliance.tier},
         "deriv_login_bound": getattr(row, "deriv_login", None) is not None,
         "created_at": row.created_at,
     }
 
 
-def address_of(user_id: UUID) -> dict[str, str] | None:
-    """The newest address, in clear."""
-    row = models.Address.objects.filter(user_id=user_id).order_by("-created_at", "-id").first()
+def _address(row: models.Address | None) -> dict[str, str] | None:
     names = ("line", "town", "county", "postal_code", "country")
     return None if row is None else {name: getattr(row, name) for name in names}
 
