@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 from PIL import Image
 
 from identity import models
@@ -408,6 +409,21 @@ def test_a_strangers_form_is_not_read_at_all(path):
     answer = stranger.post_form(path, b"x", **huge(10**9))
 
     assert answer.status_code in {401, 415}
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/admin/", "/api/v1/auth/login", "/cb/s/x"])
+def test_no_other_page_takes_a_file(path, monkeypatch):
+    def opened(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a temporary file")
+
+    monkeypatch.setattr("django.core.files.uploadedfile.tempfile.NamedTemporaryFile", opened)
+    body = a_form(("username", "boss"), ("file", ("x", bytes(3_000_000), "image/png")))
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["csrftoken"] = "x" * 32  # anybody can have one
+
+    answer = client.generic("POST", path, body, FORM, headers={"Host": "localhost"})
+
+    assert answer.status_code in {302, 403, 404, 413, 415}
 
 
 def test_nothing_of_a_form_touches_the_disk(browser, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.core.files.uploadedfile import UploadedFile
-from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.core.files.uploadhandler import FileUploadHandler, MemoryFileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import exceptions, serializers
@@ -22,6 +22,20 @@ class MalformedForm(exceptions.ParseError):
 
     default_detail = "The body is not valid multipart/form-data."
     default_code = "malformed_form"
+
+
+class NoFiles(FileUploadHandler):
+    """For `FILE_UPLOAD_HANDLERS`: no page takes files. Django takes them in whenever a form is read, from anybody."""
+
+    def new_file(self, *_: Any, **__: Any) -> None:
+        """Raises `RequestDataTooBig`, at the file's first byte."""
+        raise RequestDataTooBig
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """Never called."""
+
+    def file_complete(self, file_size: int) -> None:
+        """Never called."""
 
 
 class _InMemory(MemoryFileUploadHandler):
