@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from PIL import Image
@@ -152,6 +153,11 @@ def test_a_submission_is_never_changed_nor_deleted(browser, table):
         with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(sql)
     assert append_only.append_only_tables()[table] == ()
+
+
+def test_no_history_table_copies_what_is_encrypted():
+    """The snapshots are the history (ADR 0025)."""
+    assert [model for model in apps.get_models() if hasattr(model, "history") or hasattr(model, "instance_type")] == []
 
 
 def test_a_submission_takes_a_bounded_number_of_queries(browser, django_assert_max_num_queries):

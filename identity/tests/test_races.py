@@ -16,8 +16,10 @@ from identity.domain.kyc_snapshot import Gender, IdentityDocumentTaken, IdType, 
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
 from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email
 from identity.facade import BindDerivLogin, Register, SubmitKyc, auth, kyc_submissions, registration
+from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer, a_phone
 from identity.tests.images import a_photo
+from identity.tests.test_kyc import submit
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
@@ -193,3 +195,21 @@ def test_guesses_at_once_are_counted_one_by_one():
     guesser = a_customer(kyc_status="none")
     results = at_once([submitting(guesser, "12345678") for _ in range(9)])
     assert sum(isinstance(result, IdentityDocumentTaken) for result in results) == 5
+
+
+@pytest.mark.parametrize("same_customer", [True, False])
+def test_over_http_one_submission_wins_and_the_others_are_told_so(same_customer):
+    one = a_customer(password=PASSWORD, kyc_status="none")
+    browsers = []
+    for device in range(2):
+        browser = Browser()
+        customer = one if same_customer else a_customer(password=PASSWORD, kyc_status="none")
+        assert browser.sign_in(customer.email, device=f"device-{device}").status_code == 200
+        browsers.append(browser)
+
+    answers = at_once([partial(submit, browser) for browser in browsers])
+
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    [refused] = [answer.json()["code"] for answer in answers if answer.status_code == 409]
+    assert refused == ("kyc_under_review" if same_customer else "identity_document_taken")
+    assert models.KycSnapshot.objects.count() == 1
