@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.Image import Transpose
 
 from identity.domain.kyc_snapshot import CleanImage
 from identity.domain.ports import ImagesBusy, InvalidImage
@@ -27,6 +28,12 @@ UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error,
     zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+
+ORIENTATION = 0x0112  # EXIF: how a camera was held
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
 
 _turns = threading.BoundedSemaphore(1)
 
@@ -73,12 +80,21 @@ def _cleaned(raw: bytes) -> CleanImage:
 def _written_anew(image: Image.Image) -> CleanImage:
     image.draft("RGB", (LONGEST, LONGEST))  # a JPEG is read smaller at once
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode not in {"RGB", "L"}:
-        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    upright.thumbnail((LONGEST, LONGEST))
-    pixels = Image.new("RGB", upright.size, "white")  # a new one, for what was read carries its comment along
-    pixels.paste(upright, mask=upright if upright.mode == "RGBA" else None)
+    turn = _turn(image)
+    if image.mode not in {"RGB", "L"}:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.thumbnail((LONGEST, LONGEST))
+    pixels = Image.new("RGB", image.size, "white")  # a new one, for what was read carries its comment along
+    pixels.paste(image, mask=image if image.mode == "RGBA" else None)
+    pixels = pixels if turn is None else pixels.transpose(turn)
     out = io.BytesIO()
     pixels.save(out, "JPEG", quality=QUALITY)
     return CleanImage(out.getvalue(), *pixels.size)
+
+
+def _turn(image: Image.Image) -> Transpose | None:
+    """What makes it upright. Cameras write EXIF that nobody can read; such a photo stays as it is."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except UNREADABLE:
+        return None

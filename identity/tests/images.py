@@ -9,11 +9,13 @@ from PIL import Image
 
 
 def a_photo(size: tuple[int, int] = (640, 480), kind: str = "JPEG", mode: str = "RGB", **saved: Any) -> bytes:
-    """A picture with a dark left half, so that turning it shows."""
+    """A picture with a dark left half and a grey foot, so that turning it shows."""
     image = Image.new("RGB", size, "white")
     image.paste(Image.new("RGB", (size[0] // 2, size[1]), "black"), (0, 0))
+    image.paste(Image.new("RGB", (size[0], size[1] // 8), "grey"), (0, size[1] - size[1] // 8))
     out = io.BytesIO()
-    image.convert(mode).save(out, kind, **saved)
+    image = image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)
+    image.save(out, kind, **saved)
     return out.getvalue()
 
 

@@ -148,9 +148,14 @@ def test_a_submission_is_never_changed_nor_deleted(browser, table):
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {table} LIMIT 1")
         columns = [column[0] for column in cursor.description]
+    name = connection.ops.quote_name
 
-    for sql in [f"DELETE FROM {table}", *(f"UPDATE {table} SET {column} = {column}" for column in columns)]:
-        with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+    for sql in [f"DELETE FROM {table}", *(f"UPDATE {table} SET {name(c)} = SUBSTR({name(c)}, 2)" for c in columns)]:
+        with (
+            pytest.raises(DatabaseError, match=r"append-only|denied"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
             cursor.execute(sql)
     assert append_only.append_only_tables()[table] == ()
 

@@ -8,7 +8,7 @@ import zipfile
 from threading import Thread
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from identity.domain.ports import ImagesBusy, InvalidImage
 from identity.infrastructure import images
@@ -57,6 +57,7 @@ def opened(raw: bytes) -> Image.Image:
         a_photo(mode="RGBA", kind="PNG"),
         a_photo(mode="LA", kind="PNG"),
         a_photo(mode="1", kind="PNG"),
+        a_photo(mode="I;16", kind="PNG"),
     ],
 )
 def test_jpeg_and_png_of_all_kinds_become_a_jpeg_with_the_same_picture(raw):
@@ -90,10 +91,35 @@ def test_nothing_but_pixels_is_kept_of_a_photo():
     assert b"CANARY" not in content
 
 
-def test_a_photo_is_turned_upright_before_what_says_so_is_lost():
-    image = opened(clean(with_gps(orientation=3)).content)
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photo_is_turned_upright_before_what_says_so_is_lost(orientation):
+    raw = with_gps(orientation=orientation)
+    expected = ImageOps.exif_transpose(opened(raw)).convert("L")
 
-    assert darkest(image, (100, 240)) > 225  # the dark half is on the right now
+    image = opened(clean(raw).content).convert("L")
+
+    assert image.size == expected.size
+    for at in [(30, 30), (image.width - 30, 30), (30, image.height - 30), (image.width - 30, image.height - 30)]:
+        assert abs(darkest(image, at) - darkest(expected, at)) < 20
+
+
+def test_a_photo_whose_exif_nobody_can_read_stays_as_it_is():
+    raw = with_gps(orientation=3)
+    start = raw.index(b"Exif\0\0") + 6
+    broken = raw[:start] + b"\xff" * 40 + raw[start + 40 :]
+
+    assert opened(clean(broken).content).size == (640, 480)
+
+
+def test_a_phones_two_pictures_in_one_file_are_one_picture():
+    out = io.BytesIO()
+    first, second = opened(JPEG), Image.new("RGB", (320, 240), "red")
+    first.save(out, "MPO", save_all=True, append_images=[second])
+
+    content = clean(out.getvalue()).content
+
+    assert (opened(content).format, opened(content).size) == ("JPEG", (640, 480))
+    assert content.count(b"\xff\xd8\xff") == 1
 
 
 @pytest.mark.parametrize(
