@@ -13,7 +13,7 @@ from identity.domain.kyc_snapshot import (
     KycFacts,
     Side,
     day_in_kenya,
-    refuse_kyc_guesses,
+    refuse_too_many_refusals,
 )
 from identity.domain.ports import ImageCleaner, InvalidImage, KycSnapshots, UserRepository
 from identity.domain.user import User
@@ -21,6 +21,7 @@ from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
 
 DAY = timedelta(days=1)
+TAKEN, BAD_IMAGES = "user.kyc_refused", "user.kyc_images_refused"  # audit actions, which are counted as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,13 @@ class KycSubmissions:
         facts = command.facts.checked(day_in_kenya(at))
         with self.unit_of_work():
             self._may_submit(command.user_id, at=at)
-        images = self._cleaned(command.images)
+        try:
+            images = self._cleaned(command.images)
+        except KycDataRefused as refused:
+            codes = ", ".join(f"{error['field']} {error['code']}" for error in refused.extra["errors"])
+            with self.unit_of_work():
+                self.audit.append([AuditRecord(BAD_IMAGES, "user", str(command.user_id), at, why=codes)])
+            raise
         with self.unit_of_work():
             user = self._may_submit(command.user_id, at=at)
             owner = self.snapshots.claim(facts, user.id, at=at)
@@ -63,7 +70,7 @@ class KycSubmissions:
                 version = self.snapshots.versions(user.id) + 1
                 self.snapshots.add(user.submit_kyc(facts, id=self.ids(), version=version, at=at), images)
             else:
-                user.note("user.kyc_refused", at=at, why="the document is another account's", owner=str(owner))
+                user.note(TAKEN, at=at, why="the document is another account's", owner=str(owner))
             self.users.save(user)
         if owner != user.id:
             raise IdentityDocumentTaken(
@@ -81,7 +88,9 @@ class KycSubmissions:
     def _may_submit(self, id: UserId, *, at: datetime) -> User:
         user = self.users.get(id)
         user.refuse_kyc()
-        refuse_kyc_guesses(self.snapshots.refusals_since(id, at - DAY))
+        refuse_too_many_refusals(
+            *(self.snapshots.refusals_since(id, at - DAY, action) for action in (TAKEN, BAD_IMAGES))
+        )
         return user
 
     def _cleaned(self, images: Mapping[Side, bytes]) -> dict[Side, CleanImage]:

@@ -14,7 +14,8 @@ from shared_kernel.domain.identifiers import UserId
 NAIROBI = timezone(timedelta(hours=3))  # no summer time
 HOME = "KE"
 ADULT, OLDEST = 18, 120  # years
-REFUSALS_A_DAY = 5  # of documents that are other customers', before nothing more is looked up for somebody
+MOST_TAKEN = 5  # a day: documents that are other customers', before nothing more is looked up for somebody
+MOST_UNREADABLE = 20  # a day: submissions with images that can't be read, each of which costs a second to find out
 
 
 class IdType(StrEnum):
@@ -58,7 +59,7 @@ class IdentityDocumentTaken(Conflict):
 
 
 class TooManyKycRefusals(TooManyRequests):
-    """Documents of other accounts were tried too often."""
+    """Documents of other accounts, or images that can't be read, were sent too often."""
 
 
 class KycSnapshotNotFound(NotFound):
@@ -160,9 +161,9 @@ def day_in_kenya(at: datetime) -> date:
     return at.astimezone(NAIROBI).date()
 
 
-def refuse_kyc_guesses(refusals: int) -> None:
-    """After so many documents of others within a day. Raises `TooManyKycRefusals`."""
-    if refusals >= REFUSALS_A_DAY:
+def refuse_too_many_refusals(taken: int, unreadable: int) -> None:
+    """After so many documents of others, or images that can't be read, within a day. Raises `TooManyKycRefusals`."""
+    if taken >= MOST_TAKEN or unreadable >= MOST_UNREADABLE:
         raise TooManyKycRefusals(
             "these documents could not be used: try again tomorrow, or write to support", retry_after=24 * 3600
         )

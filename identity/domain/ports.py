@@ -102,8 +102,8 @@ class VerificationRepository(Protocol):
 class KycSnapshots(Protocol):
     """`kyc_documents`, `kyc_snapshots` and `kyc_images`, under the lock of the users row."""
 
-    def refusals_since(self, user: UserId, since: datetime) -> int:
-        """How often this customer was refused somebody else's document."""
+    def refusals_since(self, user: UserId, since: datetime, action: str) -> int:
+        """How often the audit log says that of this customer."""
 
     def claim(self, facts: KycFacts, user: UserId, *, at: datetime) -> UserId:
         """Makes the document this customer's unless it is somebody's already: whose it is now, for ever."""

@@ -22,7 +22,7 @@ LEAST, MOST_PIXELS = 200, 25_000_000  # of the shorter side; of all (a phone's 1
 LONGEST = 2400  # of the longer side, as stored: a page at 200 dpi
 QUALITY = 88
 MOST_SCANS = 64  # a progressive JPEG has about ten; each takes a pass over all pixels
-WAIT_S = 10.0
+WAIT_S = 3.0
 SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, MemoryError, struct.error,

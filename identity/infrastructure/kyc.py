@@ -30,9 +30,8 @@ def document_index(facts: KycFacts) -> str:
 class DjangoKycSnapshots:
     """`kyc_documents`, `kyc_snapshots`, `kyc_images`."""
 
-    def refusals_since(self, user: UserId, since: datetime) -> int:
-        told = AuditLog.objects.filter(target_type="user", target_id=str(user), action="user.kyc_refused", at__gt=since)
-        return told.count()
+    def refusals_since(self, user: UserId, since: datetime, action: str) -> int:
+        return AuditLog.objects.filter(target_type="user", target_id=str(user), action=action, at__gt=since).count()
 
     def claim(self, facts: KycFacts, user: UserId, *, at: datetime) -> UserId:
         index = document_index(facts)

@@ -261,6 +261,29 @@ def test_who_tries_many_documents_of_others_is_stopped(browser):
     assert code(submit(theirs, id_number="27182818")) == "too_many_kyc_refusals"  # nor is a free one told
 
 
+def test_who_sends_many_images_that_cannot_be_read_is_stopped_before_the_next_is_read(browser, customer):
+    bad = ("f.jpg", FRONT[:1000], "image/jpeg")
+
+    first = submit(browser, front=bad, selfie=bad)
+
+    [told] = AuditLog.objects.filter(action="user.kyc_images_refused")
+    assert (first.status_code, told.why) == (422, "front damaged_image, selfie damaged_image")
+    assert told.target_id == str(customer.id)
+    assert [submit(browser, front=bad).status_code for _ in range(20)] == [422] * 19 + [429]
+    assert code(submit(browser)) == "too_many_kyc_refusals"
+    assert AuditLog.objects.filter(action="user.kyc_images_refused").count() == 20
+
+
+def test_refusals_of_the_day_before_are_not_counted(browser, customer):
+    AuditLog.objects.bulk_create(
+        AuditLog(action=action, target_type="user", target_id=str(customer.id), actor="a", at=now() - timedelta(days=1))
+        for action in ("user.kyc_refused", "user.kyc_images_refused")
+        for _ in range(30)
+    )
+
+    assert submit(browser).status_code == 202
+
+
 # what is wrong about it
 
 
@@ -308,7 +331,7 @@ def test_what_is_wrong_is_named_and_nothing_is_stored(browser, changed, status, 
     assert expected in errors(answer)
     assert nothing_is_stored()
     assert browser.get("me/kyc").json()["status"] == "none"
-    assert AuditLog.objects.filter(action__startswith="user.kyc").count() == 0
+    assert not AuditLog.objects.filter(action__in=["user.kyc", "user.kyc_refused"]).exists()
 
 
 def test_no_value_that_was_sent_is_repeated_in_a_refusal(browser):
