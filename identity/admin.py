@@ -1,13 +1,21 @@
 """Staff's pages of people: their standing, devices, sessions and Deriv logins. Personal data is masked."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_GET
 
 from identity import models
+from identity.facade import kyc_submissions, queries
 from shared_kernel.admin import ReadOnlyAdmin, link, masked, row_url, table
+from shared_kernel.api.context import identify
 
 admin.site.unregister(Group)  # who may do what is set by migrations and commands, not by hand
 
@@ -44,6 +52,7 @@ class UserAdmin(ReadOnlyAdmin):
         "devices": ("identity_device", "user"),
         "sessions": ("identity_session", "user"),
         "Deriv logins": ("identity_derivlogin", "user"),
+        "identity checks": ("identity_kycsnapshot", "user"),
     }
     personal = ("phone", "email")
     list_display = (
@@ -109,6 +118,38 @@ class ComplianceAdmin(OfUser):
         "owner", "kyc_status", "kyc_status_at", "kyc_expires_at", "tier", "pep_status", "pep_status_at", "screened_at",
     )  # fmt: skip
     readonly_fields = ("owner",)
+
+
+@admin.register(models.KycSnapshot)
+class KycSnapshotAdmin(OfUser):
+    """What a customer submitted for their identity check. In clear only on a page of its own, each look audited."""
+
+    list_display = ("id", "owner", "version", "id_type", "id_country", "id_expires_on", "submitted_at")
+    list_filter = ("id_type",)
+    fields = ("id", "owner", "version", "id_type", "id_country", "id_expires_on", "submitted_at", "in_clear")
+    readonly_fields = ("owner", "in_clear")
+    find_by = ("id", "user_id")
+
+    def get_urls(self) -> Any:
+        look = self.admin_site.admin_view(require_GET(self.look))
+        return [path("<uuid:id>/documents/", look, name="identity_kycsnapshot_documents"), *super().get_urls()]
+
+    def look(self, request: HttpRequest, id: UUID) -> TemplateResponse:
+        """Facts and images. The images stand in the page itself, for no URL leads to one."""
+        if not request.user.has_perm("identity.see_kyc"):
+            raise PermissionDenied
+        owner = models.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
+        if owner is None:
+            raise Http404
+        identify(request, f"staff:{request.user.pk}")
+        kyc_submissions.looked_at(id, owner)
+        shown = {**self.admin_site.each_context(request), "title": "Documents", **(queries.kyc_submission(id) or {})}
+        return TemplateResponse(request, "identity/documents.html", shown)
+
+    @admin.display(description="documents")
+    def in_clear(self, row: models.KycSnapshot) -> SafeString:
+        """Whoever may not see them is refused there."""
+        return link(reverse("admin:identity_kycsnapshot_documents", args=[row.pk]), "look at them; the look is audited")
 
 
 @admin.register(models.Device)

@@ -8,9 +8,12 @@ from deriv_integration.facade import deriv
 from identity import queries
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
-from identity.application.kyc import DecideKyc, KycDecisions
+from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
+from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
 from identity.infrastructure.directory import DjangoUserDirectory
+from identity.infrastructure.images import PillowCleaner
+from identity.infrastructure.kyc import DjangoKycSnapshots
 from identity.infrastructure.persistence import (
     DjangoSessionRepository,
     DjangoUserRepository,
@@ -53,17 +56,31 @@ auth = Auth(
     refresh_ttl=timedelta(seconds=settings.JWT_REFRESH_TTL),
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
+kyc_submissions = KycSubmissions(
+    users=accounts,
+    snapshots=DjangoKycSnapshots(),
+    images=PillowCleaner(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+)
+profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
 
 __all__ = [
     "BindDerivLogin",
+    "ChangeProfile",
     "DecideKyc",
     "Register",
     "SignIn",
+    "SubmitKyc",
     "Tokens",
     "auth",
     "deriv_logins",
     "kyc",
+    "kyc_submissions",
+    "profiles",
     "queries",
     "registration",
     "users",

@@ -1,15 +1,22 @@
 """What a customer is shown of themselves."""
 
+from base64 import b64encode
 from typing import Any
 from uuid import UUID
 
+from django.db.models import FilteredRelation, OuterRef, Q, Subquery
+
 from identity import models
-from shared_kernel.infrastructure.encryption import legible
+from shared_kernel.infrastructure.encryption import DecryptionFailed, content_place, legible, open_content
+from shared_kernel.infrastructure.persistence import now
 
 
 def me(user_id: UUID) -> dict[str, Any] | None:
     """The account, in clear, for its owner's eyes only; None when there is no such customer. One query."""
-    row = models.User.objects.select_related("profile", "compliance", "deriv_login").filter(pk=user_id).first()
+    newest = models.Address.objects.filter(user_id=OuterRef("pk")).order_by("-created_at", "-id").values("id")[:1]
+    address = FilteredRelation("addresses", condition=Q(addresses__id=Subquery(newest)))
+    joined: tuple[str, ...] = ("profile", "compliance", "deriv_login", "address")
+    row = models.User.objects.annotate(address=address).select_related(*joined).filter(pk=user_id).first()
     if row is None or not hasattr(row, "profile"):
         return None
     return {
@@ -19,10 +26,52 @@ def me(user_id: UUID) -> dict[str, Any] | None:
         "email": row.email,
         "email_verified": row.email_verified_at is not None,
         "full_name": row.profile.full_name,
-        "kyc": {"status": row.compliance.kyc_status, "tier": row.compliance.tier},
+        "address": _address(getattr(row, "address", None)),
+        "kyc": {"status": standing(row.compliance), "tier": row.compliance.tier},
         "deriv_login_bound": getattr(row, "deriv_login", None) is not None,
         "created_at": row.created_at,
     }
+
+
+def _address(row: models.Address | None) -> dict[str, str] | None:
+    names = ("line", "town", "county", "postal_code", "country")
+    return None if row is None else {name: getattr(row, name) for name in names}
+
+
+def kyc(user_id: UUID) -> dict[str, str] | None:
+    """Status and tier; a verification that has run out is `expired`."""
+    row = models.Compliance.objects.filter(pk=user_id).first()
+    if row is None:
+        return None
+    return {"status": standing(row), "tier": row.tier}
+
+
+def standing(row: models.Compliance) -> str:
+    """The KYC status at this moment: a verification that has run out is `expired`."""
+    over = row.kyc_status == "verified" and row.kyc_expires_at is not None and row.kyc_expires_at <= now()
+    return "expired" if over else row.kyc_status
+
+
+def kyc_submission(id: UUID) -> dict[str, Any] | None:
+    """One submission in clear, for staff who may see it, once the look is in the audit log; two queries.
+
+    `facts` by their names; `images` as base64 of a JPEG by side, empty where it can't be decrypted.
+    """
+    row = models.KycSnapshot.objects.filter(pk=id).first()
+    if row is None:
+        return None
+    secret = ("full_name", "id_number", "date_of_birth", "gender", "kra_pin")
+    plain = ("version", "id_type", "id_country", "id_issued_on", "id_expires_on", "nationality", "residence")
+    facts = {name: legible(row, name) for name in secret} | {name: getattr(row, name) for name in plain}
+    images = {image.side: _shown(image) for image in row.images.order_by("side")}
+    return {"user_id": row.user_id, "facts": facts | {"submitted_at": row.submitted_at}, "images": images}
+
+
+def _shown(image: models.KycImage) -> str:
+    try:
+        return b64encode(open_content(image.key, bytes(image.content), content_place(image))).decode()
+    except DecryptionFailed:
+        return ""
 
 
 def statement_holder(user_id: UUID) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from identity.api import views
+from identity.api import kyc, profile, views
 
 urlpatterns = [
     path("auth/csrf", views.Csrf.as_view()),
@@ -11,7 +11,8 @@ urlpatterns = [
     path("auth/refresh", views.Refresh.as_view()),
     path("auth/logout", views.Logout.as_view()),
     path("auth/logout-all", views.LogoutAll.as_view()),
-    path("me", views.Me.as_view()),
+    path("me", profile.Me.as_view()),
+    path("me/kyc", kyc.Kyc.as_view()),
     path("me/devices", views.Devices.as_view()),
     path("me/devices/<str:id>", views.DeviceDetail.as_view()),
     path("me/phone-verification", views.PhoneVerification.as_view()),

@@ -173,6 +173,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / ".local" / "static"
 WHITENOISE_USE_FINDERS = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
+FILE_UPLOAD_HANDLERS = ["shared_kernel.api.uploads.NoFiles"]  # a view that takes files brings its own
 
 # --- cookies and headers --------------------------------------------------------------------------------------------
 SECURE_COOKIES = APP_ENV in {"production", "testing"}

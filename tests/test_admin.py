@@ -141,6 +141,12 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
     row(
         "payments.BalanceDrift", id=new_id(), since=NOW, difference=-500, unexplained=-500, seen_at=NOW, looks=2, **ours
     )
+    document = row("identity.KycDocument", id=new_id(), user=who.row, document_index=f"{number:064}", claimed_at=NOW)
+    row(
+        "identity.KycSnapshot", id=new_id(), user=who.row, version=1, document=document, full_name=given["full_name"],
+        id_type="national_id", id_country="KE", id_number=SECRET, id_issued_on="2020-01-01", id_expires_on="2030-01-01",
+        date_of_birth=SECRET, gender=SECRET, nationality="KE", residence="KE", kra_pin=SECRET, submitted_at=NOW,
+    )  # fmt: skip
     device = row(
         "identity.Device", id=new_id(), user=who.row, client_id="c", name="Phone", platform="android",
         secret_hash="5" * 64, slot=2, created_at=NOW, last_seen_at=NOW,

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from identity.api.authentication import ACCESS_COOKIE, CsrfOnly
 from identity.domain.ports import SignedIn
-from identity.domain.user import DerivLoginNotFound, Email, InvalidEmail, UserNotFound
+from identity.domain.user import DerivLoginNotFound, Email, InvalidEmail
 from identity.facade import (
     BindDerivLogin,
     Register,
@@ -62,6 +62,16 @@ class KycJSON(serializers.Serializer[Any]):
     tier = serializers.CharField()
 
 
+class AddressJSON(serializers.Serializer[Any]):
+    """Where the customer lives; `country` by ISO 3166-1 alpha-2."""
+
+    line = serializers.CharField()
+    town = serializers.CharField()
+    county = serializers.CharField()
+    postal_code = serializers.CharField()
+    country = serializers.CharField()
+
+
 class UserJSON(serializers.Serializer[Any]):
     """The customer's own account."""
 
@@ -71,6 +81,7 @@ class UserJSON(serializers.Serializer[Any]):
     email = serializers.CharField()
     email_verified = serializers.BooleanField()
     full_name = serializers.CharField()
+    address = AddressJSON(allow_null=True)
     kyc = KycJSON()
     deriv_login_bound = serializers.BooleanField()
     created_at = serializers.DateTimeField()
@@ -243,18 +254,6 @@ class LogoutAll(APIView):
         """Ends all sessions on all devices."""
         auth.sign_out_everywhere(signed_in(request).id)
         return without_tokens(Response(status=204))
-
-
-class Me(APIView):
-    """`GET me`."""
-
-    @extend_schema(responses=UserJSON, operation_id="read_me")
-    def get(self, request: Request) -> Response:
-        """The customer's own account."""
-        account = queries.me(signed_in(request).id)
-        if account is None:
-            raise UserNotFound("no such customer")
-        return Response(UserJSON(account).data)
 
 
 class Devices(APIView):

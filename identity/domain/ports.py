@@ -1,15 +1,16 @@
 """What identity asks of the world: its rows, hashing and tokens, an SMS sender, and Deriv's word on a token."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
 from identity.domain.session import RefreshToken, Session
-from identity.domain.user import Email, User
+from identity.domain.user import Address, Email, User
 from identity.domain.verification import PhoneVerification
-from shared_kernel.domain.errors import Unavailable
+from shared_kernel.domain.errors import TooManyRequests, Unavailable
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.requests import DerivPlatform
 
@@ -57,7 +58,10 @@ class UserRepository(Protocol):
         """Stores a new user. Raises `AlreadyRegistered`."""
 
     def save(self, user: User) -> None:
-        """Stores state, devices, Deriv login, events and audit rows. Raises `DerivLoginTaken`."""
+        """Stores state, devices, Deriv login, new name and address, events and audit rows. Raises `DerivLoginTaken`."""
+
+    def address_of(self, id: UserId) -> Address | None:
+        """The newest one."""
 
 
 class SessionRepository(Protocol):
@@ -93,6 +97,41 @@ class VerificationRepository(Protocol):
 
     def save(self, verification: PhoneVerification) -> None:
         """Stores it."""
+
+
+class KycSnapshots(Protocol):
+    """`kyc_documents`, `kyc_snapshots` and `kyc_images`, under the lock of the users row."""
+
+    def refusals_since(self, user: UserId, since: datetime, action: str) -> int:
+        """How often the audit log says that of this customer."""
+
+    def claim(self, facts: KycFacts, user: UserId, *, at: datetime) -> UserId:
+        """Makes the document this customer's unless it is somebody's already: whose it is now, for ever."""
+
+    def versions(self, user: UserId) -> int:
+        """How many there are."""
+
+    def add(self, snapshot: KycSnapshot, images: Mapping[Side, CleanImage]) -> None:
+        """Stores them, encrypted. The document is claimed already."""
+
+
+class InvalidImage(Exception):
+    """Not an image to keep: `code` in snake_case, `detail` says what to do. Nothing of the content is in it."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code)
+        self.code, self.detail = code, detail
+
+
+class ImagesBusy(TooManyRequests):
+    """All turns for images are taken."""
+
+
+class ImageCleaner(Protocol):
+    """Reads what anybody may have sent, and writes it anew."""
+
+    def clean(self, raw: bytes) -> CleanImage:
+        """Only the pixels, as JPEG. Raises `InvalidImage`, `ImagesBusy`. Slow: never called in a unit of work."""
 
 
 class Passwords(Protocol):

@@ -28,6 +28,7 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     ),
     "wallet.approve_treasurymovement": ("treasurymovement", "Can approve and reject treasury movements"),
     "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
+    "identity.see_kyc": ("kycsnapshot", "Can see what customers submitted for their identity check, in clear"),
     "shared_kernel.continue_anchor": (
         "seal",
         "Can propose that a lost anchor is continued, and start it",
@@ -66,7 +67,7 @@ _RECONCILIATION = {
 }  # fmt: skip
 _AUDIT = {"shared_kernel.auditlog"}
 _OFFICER = _CUSTOMERS | _AUDIT | {
-    "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
+    "identity.kycsnapshot", "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
     "deriv_integration.derivtransfer",
 }  # fmt: skip
 
@@ -75,12 +76,13 @@ GROUPS: Mapping[str, StaffGroup] = {
         frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
     ),
     "compliance officer": StaffGroup(
-        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"payments.hold_transaction"})
+        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"identity.see_kyc", "payments.hold_transaction"})
     ),
     "compliance manager": StaffGroup(
         frozenset(_OFFICER | _LEDGER | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation"}),
         frozenset(
             {
+                "identity.see_kyc",
                 "payments.approve_transaction_decision",
                 "payments.hold_transaction",
                 "payments.release_transaction",

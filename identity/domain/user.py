@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from identity.domain.countries import COUNTRIES
 from identity.domain.kyc import Kyc, KycStatus, same_person
-from shared_kernel.domain.errors import Conflict, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from identity.domain.kyc_snapshot import KycFacts, KycSnapshot, KycUnderReview
+from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
 from shared_kernel.domain.events import Aggregate, UserRegistered
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
@@ -26,6 +28,14 @@ class InvalidEmail(Unprocessable):
 
 class InvalidName(Unprocessable):
     """Not a full name."""
+
+
+class InvalidAddress(Unprocessable):
+    """Not an address that a letter could reach, or one that a spreadsheet would take for a formula."""
+
+
+class NameIsVerified(Conflict):
+    """The name is what documents prove, or are being looked at for: it isn't changed by hand any more."""
 
 
 class WeakPassword(Unprocessable):
@@ -54,6 +64,10 @@ class DeviceNotFound(NotFound):
 
 class PhoneAlreadyVerified(Conflict):
     """There is nothing to prove."""
+
+
+class PhoneNotVerified(Forbidden):
+    """The phone number is not proven yet."""
 
 
 class AccountFrozen(Conflict):
@@ -103,11 +117,39 @@ class Email:
 def full_name(text: str) -> str:
     """A name of two words at least, with single spaces. Raises `InvalidName`."""
     name = " ".join(text.split())
-    if not (len(name.split()) >= 2 and len(name) <= 120 and all(c.isprintable() for c in name)):
+    if not (len(name.split()) >= 2 and _is_plain(name, most=120) and name.lstrip("'’‘ʼ")[:1].isalpha()):
         raise InvalidName(
-            "give the full name as in the identity document, at least two words and at most 120 characters"
+            "give the full name as in the identity document, at least two words and at most 120 characters, "
+            "the first of them a letter"
         )
     return name
+
+
+def _is_plain(text: str, *, most: int) -> bool:
+    """Short enough, no control or invisible character, and no formula for a spreadsheet that it is exported to."""
+    return len(text) <= most and text.isprintable() and not text.startswith(("=", "+", "-", "@"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a customer lives; single spaces. `country` by ISO 3166-1 alpha-2. Raises `InvalidAddress`."""
+
+    line: str = field(repr=False)
+    town: str = field(repr=False, default="")
+    county: str = field(repr=False, default="")
+    postal_code: str = field(repr=False, default="")
+    country: str = "KE"
+
+    def __post_init__(self) -> None:
+        for name, most in (("line", 200), ("town", 80), ("county", 80), ("postal_code", 16)):
+            text = " ".join(getattr(self, name).split())
+            object.__setattr__(self, name, text)
+            if not _is_plain(text, most=most):
+                raise InvalidAddress(f"give {name} in at most {most} plain characters, not starting with = + - @")
+        if not any(c.isalnum() for c in self.line):
+            raise InvalidAddress("give line: the street and house, or the P.O. Box")
+        if self.country not in COUNTRIES:
+            raise InvalidAddress("give the country by its two letters in ISO 3166-1, as in KE")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -163,6 +205,8 @@ class User(Aggregate):
     kyc: Kyc = field(default_factory=Kyc)
     devices: list[Device] = field(default_factory=list)  # the active ones, and those revoked since it was loaded
     deriv_login: DerivBinding | None = None  # the active one, or one revoked since it was loaded
+    renamed_at: datetime | None = None  # since it was loaded
+    moved_to: tuple[Address, datetime] | None = None  # since it was loaded
     notes: list[AuditRecord] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
@@ -256,12 +300,62 @@ class User(Aggregate):
             "user.kyc", at=at, before=f"{before.status} {before.tier}", after=f"{status} {self.kyc.tier}", why=why
         )
 
+    def refuse_kyc(self) -> None:
+        """Raises `AccountFrozen`, `PhoneNotVerified`, `KycUnderReview` while no documents can be submitted."""
+        self._refuse_frozen("documents can't be submitted now")
+        if self.phone is None or self.phone_verified_at is None:
+            raise PhoneNotVerified("verify your phone number first: post to me/phone-verification")
+        if self.kyc.status is KycStatus.SUBMITTED:
+            raise KycUnderReview("your documents are being reviewed: wait for the decision")
+
+    def submit_kyc(self, facts: KycFacts, *, id: UUID, version: int, at: datetime) -> KycSnapshot:
+        """`facts` are checked already. The tier stays until the decision. Raises what `refuse_kyc` does."""
+        self.refuse_kyc()
+        before, self.kyc = self.kyc, self.kyc.to(KycStatus.SUBMITTED, tier=None, at=at)
+        self.note(
+            "user.kyc", at=at, before=f"{before.status} {before.tier}", after=f"{self.kyc.status} {self.kyc.tier}",
+            why="documents submitted", snapshot=str(id), version=str(version),
+        )  # fmt: skip
+        return KycSnapshot(
+            id=id, user_id=self.id, version=version, full_name=self.full_name, facts=facts, submitted_at=at
+        )
+
+    # profile
+
+    def rename(self, name: str, *, at: datetime) -> None:
+        """Until documents are submitted, and after they were rejected; the same name again changes nothing.
+
+        Raises `InvalidName`, `AccountFrozen`, `NameIsVerified`, and `DerivNameMismatch` while a Deriv login in the
+        former name is bound.
+        """
+        name = full_name(name)
+        if name == self.full_name:
+            return
+        self._refuse_frozen("the name can't be changed now")
+        if self.kyc.status is KycStatus.SUBMITTED:
+            raise NameIsVerified("your documents are being reviewed under this name: wait for the decision")
+        if self.kyc.status not in {KycStatus.NONE, KycStatus.REJECTED}:
+            raise NameIsVerified("this name was verified: write to support, with a document that shows the new one")
+        if self.deriv_login is not None and not same_person(name, self.deriv_login.full_name):
+            raise DerivNameMismatch("your Deriv login is in another name: remove it first, with DELETE me/deriv-login")
+        self.full_name, self.renamed_at = name, at
+        self.note("user.renamed", at=at)
+
+    def move(self, address: Address, *, at: datetime) -> None:
+        """It counts from now on; former ones are kept. Raises `AccountFrozen`."""
+        self._refuse_frozen("the address can't be changed now")
+        self.moved_to = address, at
+        self.note("user.address_changed", at=at, country=address.country)
+
+    def _refuse_frozen(self, so: str) -> None:
+        if self.frozen_at is not None:
+            raise AccountFrozen(f"the account is under review: {so}")
+
     # Deriv
 
     def bind_deriv(self, binding: DerivBinding, *, is_virtual: bool) -> None:
         """Deposits go to it now. Raises `DerivLoginUnsuitable`, `DerivNameMismatch`, `AccountFrozen`."""
-        if self.frozen_at is not None:
-            raise AccountFrozen("the account is under review: the Deriv login can't be changed now")
+        self._refuse_frozen("the Deriv login can't be changed now")
         if is_virtual:
             raise DerivLoginUnsuitable("this token is for a demo account: give one of your real account")
         if binding.currency != DERIV_CURRENCY:
@@ -280,8 +374,7 @@ class User(Aggregate):
         """Its token is forgotten; the account stays this customer's. Raises `DerivLoginNotFound`, `AccountFrozen`."""
         if self.deriv_login is None:
             raise DerivLoginNotFound("no Deriv login is bound")
-        if self.frozen_at is not None:
-            raise AccountFrozen("the account is under review: the Deriv login can't be changed now")
+        self._refuse_frozen("the Deriv login can't be changed now")
         self.deriv_login.revoked_at = at
         self.note("deriv_login.unbound", at=at, deriv_login=str(self.deriv_login.id))
 

@@ -15,6 +15,7 @@ from identity.domain.kyc import Kyc, KycStatus
 from identity.domain.ports import AccessClaims
 from identity.domain.session import RefreshToken, Session
 from identity.domain.user import (
+    Address,
     AlreadyRegistered,
     DerivBinding,
     DerivLoginTaken,
@@ -28,6 +29,8 @@ from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, OutboxRepository
 from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.infrastructure.encryption import blind_index
+from shared_kernel.infrastructure.persistence import new_id
+from shared_kernel.infrastructure.rows import same
 
 
 def phone_index(phone: Phone) -> str:
@@ -54,7 +57,7 @@ def account_index(platform: DerivPlatform, account: str) -> str:
 
 @dataclass(frozen=True)
 class DjangoUserRepository:
-    """`users`, `user_profile`, `user_compliance`, `devices`, `deriv_logins`."""
+    """`users`, `user_profile`, `user_address`, `user_compliance`, `devices`, `deriv_logins`."""
 
     outbox: OutboxRepository
     audit: AuditLog
@@ -114,11 +117,25 @@ class DjangoUserRepository:
             put(models.Device, device.id, {"user_id": user.id} | device_columns(device))
         if user.deriv_login is not None:
             save_binding(user.id, user.deriv_login)
+        if user.renamed_at is not None:
+            profile = models.Profile(user_id=user.id, full_name=user.full_name, updated_at=user.renamed_at)
+            profile.save(force_update=True, update_fields=["full_name", "updated_at"])
+        if user.moved_to is not None:
+            address, since = user.moved_to
+            columns = same(address, ADDRESS_COLUMNS)
+            models.Address(id=new_id(), user_id=user.id, created_at=since, **columns).save(force_insert=True)
         self._tell(user)
+
+    def address_of(self, id: UserId) -> Address | None:
+        row = models.Address.objects.filter(user_id=id).order_by("-created_at", "-id").first()
+        return None if row is None else Address(**same(row, ADDRESS_COLUMNS))
 
     def _tell(self, user: User) -> None:
         self.outbox.append(user.pull_events())
         self.audit.append(user.pull_notes())
+
+
+ADDRESS_COLUMNS = ("line", "town", "county", "postal_code", "country")
 
 
 def put(model: type[Model], id: UUID, columns: Mapping[str, Any]) -> None:

@@ -9,6 +9,22 @@ from identity.tests.factories import PASSWORD
 API = "/api/v1/"
 REFRESH_PATH = "/api/v1/auth"
 
+BOUNDARY = "a-boundary"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def a_form(*parts: tuple[str, str | bytes | tuple[str, bytes, str]]) -> bytes:
+    """The parts in their order: a name with a text, or with (file name, content, content type)."""
+    lines = []
+    for name, value in parts:
+        file_name, content, kind = value if isinstance(value, tuple) else (None, value, None)
+        raw = content.encode() if isinstance(content, str) else content
+        shown = f'; filename="{file_name}"' if file_name is not None else ""
+        typed = f"\r\nContent-Type: {kind}" if kind else ""
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{shown}{typed}\r\n\r\n'
+        lines.append(head.encode() + raw + b"\r\n")
+    return b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
+
 
 class Browser:
     """One device. `cookies` may be read and changed by a test."""
@@ -26,6 +42,16 @@ class Browser:
         """`body` as JSON."""
         headers = {"X-CSRFToken": self.cookies["csrftoken"].value} if csrf else {}
         return self.http.post(API + path, body if body is not None else {}, "application/json", headers=headers)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """`body` as JSON, with the CSRF header."""
+        headers = {"X-CSRFToken": self.cookies["csrftoken"].value}
+        return self.http.patch(API + path, body, "application/json", headers=headers)
+
+    def post_form(self, path: str, body: bytes, content_type: str = FORM, **environ: Any) -> Any:
+        """`body` as it is, such as `a_form` makes it."""
+        headers = {"X-CSRFToken": self.cookies["csrftoken"].value}
+        return self.http.generic("POST", API + path, body, content_type, headers=headers, **environ)
 
     def delete(self, path: str) -> Any:
         """With the CSRF header."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from threading import Barrier
 from typing import Any
@@ -11,10 +12,14 @@ from django.db import OperationalError, connection, connections
 
 from identity import models
 from identity.application.auth import SignIn
+from identity.domain.kyc_snapshot import Gender, IdentityDocumentTaken, IdType, KycFacts, KycUnderReview, Side
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
 from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email
-from identity.facade import BindDerivLogin, Register, auth, registration
+from identity.facade import BindDerivLogin, Register, SubmitKyc, auth, kyc_submissions, registration
+from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer, a_phone
+from identity.tests.images import a_photo
+from identity.tests.test_kyc import submit
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
@@ -155,3 +160,56 @@ def test_twelve_guesses_of_a_code_at_once_are_five_tries(sms):
     wrong = f"{(int(code) + 1) % 10**6:06d}"
     at_once([lambda: registration.confirm_phone(customer.id, wrong) for _ in range(12)])
     assert models.PhoneVerification.objects.get().attempts == 5
+
+
+def submitting(customer, number: str) -> Callable[[], Any]:
+    today = now().date()
+    facts = KycFacts(
+        id_type=IdType.NATIONAL_ID, id_number=number, id_issued_on=today - timedelta(days=900),
+        id_expires_on=today + timedelta(days=900), date_of_birth=today - timedelta(days=30 * 365), gender=Gender.MALE,
+        nationality="KE", residence="KE",
+    )  # fmt: skip
+    photo = a_photo((300, 300))
+    images = {Side.FRONT: photo, Side.SELFIE: photo}
+    return partial(kyc_submissions.submit, SubmitKyc(user_id=customer.id, facts=facts, images=images))
+
+
+def test_of_six_submissions_of_one_customer_at_once_one_is_kept():
+    customer = a_customer(kyc_status="none")
+    results = at_once([submitting(customer, f"1234567{i % 2}") for i in range(6)])
+    assert sum(isinstance(result, KycUnderReview) for result in results) == 5
+    assert models.KycSnapshot.objects.count() == models.KycDocument.objects.count() == 1
+    assert models.KycImage.objects.count() == 2
+
+
+def test_one_document_submitted_by_six_customers_at_once_is_one_customers():
+    customers = [a_customer(kyc_status="none") for _ in range(6)]
+    results = at_once([submitting(customer, "12345678") for customer in customers])
+    assert sum(isinstance(result, IdentityDocumentTaken) for result in results) == 5
+    assert models.KycSnapshot.objects.get().user_id == models.KycDocument.objects.get().user_id
+    assert models.Compliance.objects.filter(kyc_status="submitted").count() == 1
+
+
+def test_guesses_at_once_are_counted_one_by_one():
+    at_once([submitting(a_customer(kyc_status="none"), "12345678")])
+    guesser = a_customer(kyc_status="none")
+    results = at_once([submitting(guesser, "12345678") for _ in range(9)])
+    assert sum(isinstance(result, IdentityDocumentTaken) for result in results) == 5
+
+
+@pytest.mark.parametrize("same_customer", [True, False])
+def test_over_http_one_submission_wins_and_the_others_are_told_so(same_customer):
+    one = a_customer(password=PASSWORD, kyc_status="none")
+    browsers = []
+    for device in range(2):
+        browser = Browser()
+        customer = one if same_customer else a_customer(password=PASSWORD, kyc_status="none")
+        assert browser.sign_in(customer.email, device=f"device-{device}").status_code == 200
+        browsers.append(browser)
+
+    answers = at_once([partial(submit, browser) for browser in browsers])
+
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    [refused] = [answer.json()["code"] for answer in answers if answer.status_code == 409]
+    assert refused == ("kyc_under_review" if same_customer else "identity_document_taken")
+    assert models.KycSnapshot.objects.count() == 1

@@ -44,7 +44,7 @@ def problem(error: Exception, context: dict[str, Any] | None = None) -> HttpResp
         case DomainError():
             return problem_response(error.status, error.code, error.detail, **error.extra)
         case exceptions.APIException():
-            return _api_problem(error)
+            return _api_problem(error, (context or {}).get("view"))
         case Http404():
             return problem_response(404, "not_found", "There is nothing here for you.")
         case PermissionDenied():
@@ -62,12 +62,13 @@ def problem(error: Exception, context: dict[str, Any] | None = None) -> HttpResp
             return None
 
 
-def _api_problem(error: exceptions.APIException) -> HttpResponse:
+def _api_problem(error: exceptions.APIException, view: Any) -> HttpResponse:
     if isinstance(error, exceptions.ValidationError):
         errors = list(_field_errors(error.get_full_details()))
         return problem_response(400, "invalid_request", "Correct the fields named in errors.", errors=errors)
     if isinstance(error, exceptions.UnsupportedMediaType):  # what was sent is not repeated to the sender
-        return problem_response(415, "unsupported_media_type", "Send application/json.")
+        taken = " or ".join(parser.media_type for parser in getattr(view, "parser_classes", ())) or "application/json"
+        return problem_response(415, "unsupported_media_type", f"Send {taken}.")
     extra = {"retry_after": wait} if (wait := getattr(error, "wait", None)) else {}
     code = str(error.get_codes()) if isinstance(error.detail, str) else str(error.default_code)
     detail = str(error.detail) if isinstance(error.detail, str) else str(error.default_detail)

@@ -133,3 +133,25 @@ class EncryptedField(models.TextField):  # type: ignore[type-arg]
         if value and not isinstance(value, Ciphertext):
             raise TypeError(f"{self.name} is encrypted: save the row instead of updating the column")
         return super().get_db_prep_save(value, connection)
+
+
+def content_place(row: models.Model) -> str:
+    """Where the content of a row belongs, as `EncryptedField.place` has it for a text."""
+    return f"{row._meta.db_table}.content|{row.pk}"
+
+
+def seal_content(content: bytes, place: str) -> tuple[str, bytes]:
+    """Large `content` under a key of its own, bound to `place`: that key in hex, and `nonce 12 || ciphertext || tag`.
+
+    The key goes into an `EncryptedField` of the same row, so that a rotation of `PII_KEYS` leaves the content alone.
+    """
+    key, nonce = AESGCM.generate_key(256), os.urandom(12)
+    return key.hex(), nonce + AESGCM(key).encrypt(nonce, content, place.encode())
+
+
+def open_content(key: str, sealed: bytes, place: str) -> bytes:
+    """What `seal_content` was given. Raises `DecryptionFailed` for another key or place, or a damaged content."""
+    try:
+        return AESGCM(bytes.fromhex(key)).decrypt(sealed[:12], sealed[12:], place.encode())
+    except (InvalidTag, ValueError):
+        raise DecryptionFailed(f"a content does not belong to {place}, or was altered") from None

@@ -116,3 +116,8 @@ def test_a_traceback_is_redacted_too(logged):
 
     assert "ValueError: cannot call [phone]" in line["exception"]
     assert "712345678" not in json.dumps(line)
+
+
+def test_a_kra_pin_is_taken_out_of_any_text():
+    assert redact("the PIN A123456789B is another's") == "the PIN [kra pin] is another's"
+    assert redact("CRA123456789B") == "CRA123456789B"  # a part of something longer
