@@ -49,10 +49,14 @@ def demo_key(name: str) -> str:
 def key_ring(name: str, *, most: int = 64) -> str:
     """A setting of the form `id:hex,id:hex`, newest first. Raises `ImproperlyConfigured` for a weak key."""
     ring = required(name, f"demo:{demo_key(name)}", least=32)
-    for part in ring.split(","):
-        key_id, _, key = part.strip().partition(":")
-        if not key_id or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
-            raise ImproperlyConfigured(f"{name} is a list of id:key, each key 64 hex digits (32 bytes)")
+    pairs = [part.strip().partition(":") for part in ring.split(",")]
+    for key_id, _, key in pairs:
+        if not re.fullmatch(r"[\w-]{1,32}", key_id, re.ASCII) or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
+            raise ImproperlyConfigured(
+                f"{name} is a list of id:key, each id 1 to 32 letters and digits, each key 64 hex digits (32 bytes)"
+            )
+    if len({key_id for key_id, _, _ in pairs}) < len(pairs):
+        raise ImproperlyConfigured(f"{name} has one key id twice: give the new key an id of its own")
     return ring
 
 

@@ -17,7 +17,7 @@ from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
 from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.coordination import DjangoLeases
-from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
+from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, key_ids as encryption_key_ids
 from shared_kernel.infrastructure.grants import too_wide
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
@@ -29,6 +29,12 @@ from shared_kernel.infrastructure.persistence import (
     new_id,
     now,
     unit_of_work,
+)
+from shared_kernel.infrastructure.rotation import (
+    Held,
+    Rotated,
+    held as encryption_keys_held,
+    rotate as rotate_encryption_keys,
 )
 from shared_kernel.infrastructure.seals import AUDIT_LOGS, DjangoSealBook, sealed_tables
 from shared_kernel.infrastructure.spreadsheets import Cell, SheetFull, write_workbook
@@ -43,6 +49,8 @@ __all__ = [
     "Continuation",
     "EncryptedField",
     "Ends",
+    "Held",
+    "Rotated",
     "SheetFull",
     "acting_as",
     "audit",
@@ -52,6 +60,8 @@ __all__ = [
     "current_context",
     "dead_letters",
     "delivery",
+    "encryption_key_ids",
+    "encryption_keys_held",
     "event",
     "lock_lost",
     "missing_guards",
@@ -62,6 +72,7 @@ __all__ = [
     "outbox_state",
     "parked_events",
     "relay",
+    "rotate_encryption_keys",
     "sealed_tables",
     "sealing",
     "seals_of_rows",
