@@ -15,6 +15,7 @@ import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
+from penpay.residency import allowed_hosts, hosts_elsewhere
 from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -216,6 +217,35 @@ MAX_DEVICES = env.int("MAX_DEVICES", default=2)
 EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
 SMS_URL = env.str("SMS_URL", default="console://")
 vars().update(env.email_url_config(EMAIL_URL))
+
+# --- personal data --------------------------------------------------------------------------------------------------
+RETENTION_DAYS: dict[str, int] = {
+    "aml_records": 2557,  # seven years, leap days included: from the end of the relationship (POCAMLA)
+    "one_time_codes": 30,  # from when a code ran out; longer than any limit on asking for codes looks back
+    "sessions": 90,  # from when a session ended, with its refresh tokens
+    "staff_sessions": 30,  # from when one of the back-office ran out
+    "idempotency_keys": 365,  # of events; those of money are never purged
+}  # the one table of how long what is kept; docs/data-inventory.md and `purge_expired` go by it
+DATA_RESIDENCY_REGION = required("DATA_RESIDENCY_REGION", "")
+DATA_RESIDENCY_HOSTS = required("DATA_RESIDENCY_HOSTS", "")
+if DATA_RESIDENCY_REGION:
+    kept_at = {
+        "DATABASE_URL": DATABASE_URL,
+        "MIGRATION_DATABASE_URL": MIGRATION_DATABASE_URL,
+        "REDIS_URL": env.str("REDIS_URL", default=""),
+        "CELERY_BROKER_URL": env.str("CELERY_BROKER_URL", default=""),
+        "EMAIL_URL": EMAIL_URL,
+        "SMS_URL": SMS_URL,
+    }
+    try:
+        elsewhere = hosts_elsewhere(kept_at, allowed_hosts(DATA_RESIDENCY_HOSTS, DATA_RESIDENCY_REGION))
+    except ValueError as wrong:
+        raise ImproperlyConfigured(f"DATA_RESIDENCY_HOSTS: {wrong}") from None
+    if elsewhere:
+        raise ImproperlyConfigured(
+            f"personal data may not leave the region {DATA_RESIDENCY_REGION}, and these are none of its hosts in "
+            f"DATA_RESIDENCY_HOSTS: {', '.join(elsewhere)}"
+        )
 
 # --- M-Pesa ---------------------------------------------------------------------------------------------------------
 MPESA_BASE_URL = required("MPESA_BASE_URL", "http://127.0.0.1:8801")

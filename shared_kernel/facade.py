@@ -30,6 +30,7 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
+from shared_kernel.infrastructure.retention import Expired, expired_keys, rows_of
 from shared_kernel.infrastructure.rotation import (
     Held,
     Rotated,
@@ -49,6 +50,7 @@ __all__ = [
     "Continuation",
     "EncryptedField",
     "Ends",
+    "Expired",
     "Held",
     "Rotated",
     "SheetFull",
@@ -63,6 +65,7 @@ __all__ = [
     "encryption_key_ids",
     "encryption_keys_held",
     "event",
+    "expired_keys",
     "lock_lost",
     "missing_guards",
     "new_id",
@@ -73,6 +76,7 @@ __all__ = [
     "parked_events",
     "relay",
     "rotate_encryption_keys",
+    "rows_of",
     "sealed_tables",
     "sealing",
     "seals_of_rows",
