@@ -425,7 +425,11 @@ LOGGING = {
     "formatters": {"json": {"()": "shared_kernel.infrastructure.logs.formatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django": {"handlers": [], "level": "INFO"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO"},
+        "httpx": {"level": "WARNING"},
+        "gunicorn.error": {"handlers": [], "propagate": True},  # its own handler writes addresses in clear
+    },
 }
 
 # --- REST -----------------------------------------------------------------------------------------------------------

@@ -130,7 +130,10 @@ def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given,
         ({"SMS_URL": "https://penpay:s3cret@sms.example.net/send"}, "SMS_URL (sms.example.net)"),
         ({"DATA_RESIDENCY_REGION": "ZA"}, "REDIS_URL (10.20.0.7), CELERY_BROKER_URL (redis.nairobi.example.com)"),
         ({}, "MPESA_BASE_URL must be set in production"),  # what is asked for next
-        ({"DATA_RESIDENCY_REGION": "ke", "DATABASE_URL": "mysql://p:s3cret@DB.Nairobi.Example.com/p"}, "MPESA_BASE_URL"),
+        (
+            {"DATA_RESIDENCY_REGION": "ke", "DATABASE_URL": "mysql://p:s3cret@DB.Nairobi.Example.com/p"},
+            "MPESA_BASE_URL",
+        ),
     ],
     ids=str,
 )
