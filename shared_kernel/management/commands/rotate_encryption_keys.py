@@ -58,7 +58,7 @@ def _told(held: list[Held], rotated: Rotated, *, dry_run: bool) -> Report:
     if dry_run:
         return Report(data, [*lines, f"{left} values would go to {newest}"], wrong=bool(left))
     if left:
-        why = "see above" if rotated.unreadable else "a process still runs on the old PII_KEYS: restart it, run again"
+        why = "see above" if rotated.unreadable else "written meanwhile: restart what runs on old keys, repeat"
         return Report(data, [*lines, f"{left} values are not under {newest}: {why}"], wrong=True)
     done = f"all values are under {newest}, {data['rotated']} of them since now"
     more = [f"{', '.join(older)} may leave PII_KEYS, once no backup needs it"] if older else []
