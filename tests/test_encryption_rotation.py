@@ -152,6 +152,29 @@ def test_what_others_write_meanwhile_stays(old_rows, settings, monkeypatch, caps
     assert names == {"Changed On Older Key", "Changed On Newer Key", people[2].full_name}
 
 
+def test_a_row_that_was_read_before_and_is_saved_after_brings_no_old_key_back(old_rows, settings, capsys):
+    people, _ = old_rows
+    row = Profile.objects.get(pk=people[0].id)  # nothing of it is decrypted yet
+
+    told(capsys)
+    row.save()
+    settings.PII_KEYS = NEW
+
+    assert told(capsys)["left"] == 0
+    assert Profile.objects.get(pk=people[0].id).full_name == people[0].full_name
+
+
+def test_a_value_that_no_key_opens_is_not_lost_by_a_save_of_its_row(old_rows, settings):
+    people, _ = old_rows
+    settings.PII_KEYS = NEW
+    row = Profile.objects.get(pk=people[0].id)
+
+    row.save()
+
+    settings.PII_KEYS = BOTH
+    assert Profile.objects.get(pk=people[0].id).full_name == people[0].full_name
+
+
 def test_a_key_that_is_gone_is_told_by_its_name_and_no_text_comes_of_it(old_rows, settings, capsys):
     people, _ = old_rows
     settings.PII_KEYS = NEW
@@ -253,17 +276,26 @@ def a_kept_table():
 
         kind = "binary(16)" if connection.vendor == "mysql" else "blob"
         by_owner(f"CREATE TABLE {TABLE} (id {kind} PRIMARY KEY, text LONGTEXT NOT NULL, note VARCHAR(20) NOT NULL)")
-        guards = append_only.append_only(KeptText)
+        guards, who = append_only.append_only(KeptText), runtime_user()
         try:
             append_only.install(guards)
-            if TWO_USERS:
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT CURRENT_USER()")
-                    user, _, host = cursor.fetchone()[0].rpartition("@")
-                by_owner(f"GRANT SELECT, INSERT ON {TABLE} TO '{user}'@'{host}'")
+            if who:
+                by_owner(f"GRANT SELECT, INSERT ON {TABLE} TO {who}")
             yield KeptText
         finally:
+            if who:  # a right outlives its table
+                by_owner(f"REVOKE SELECT, INSERT ON {TABLE} FROM {who}")
             by_owner(f"DROP TABLE {TABLE}")
+
+
+def runtime_user():
+    """As grants name it; empty where one user does everything."""
+    if not TWO_USERS:
+        return ""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT CURRENT_USER()")
+        user, _, host = cursor.fetchone()[0].rpartition("@")
+    return f"'{user}'@'{host}'"
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def _keys(setting: str) -> dict[str, AESGCM]:
 
 def key_ids() -> list[str]:
     """The ids of the keys that we have, the newest, which encrypts, first."""
-    return list(_keys(settings.PII_KEYS))
+    return list(_keys(settings.PII_KEYS))  # in the order of the setting
 
 
 def encrypt(plain: str, place: str) -> Ciphertext:
@@ -130,9 +130,20 @@ class EncryptedField(models.TextField):  # type: ignore[type-arg]
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = model_instance.__dict__.get(self.attname)
-        if value is None or value == "" or isinstance(value, Ciphertext):
+        if value is None or value == "":
             return value
+        if isinstance(value, Ciphertext):
+            return self._under_newest(value, model_instance)
         return encrypt(str(value), self.place(model_instance))
+
+    def _under_newest(self, stored: Ciphertext, row: models.Model) -> Ciphertext:
+        """A row that was read before its key was left behind must not bring it back. What can't be read stays."""
+        if stored.startswith(f"v1.{key_ids()[0]}."):
+            return stored
+        try:
+            return encrypt(decrypt(stored, self.place(row)), self.place(row))
+        except DecryptionFailed:
+            return stored
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         if value and not isinstance(value, Ciphertext):
