@@ -80,6 +80,12 @@ def unfinished_of(user_id: UUID) -> tuple[int, bool]:
     return found["unfinished"], found["number"] > 0
 
 
+def in_suspense_of(user_id: UUID) -> int:
+    """How many movements of a customer's Transactions lie in suspense; one SELECT, from those that do."""
+    mine = models.Transaction.objects.filter(user_id=user_id).values("pk")
+    return models.OrphanMovement.objects.filter(settled_at=None, transaction_id__in=mine).count()
+
+
 def standing(id: UUID) -> dict[str, str] | None:
     """Where any Transaction stands, for staff: `type`, `status`, `attention_from`, `failure_code`; None: none."""
     names = ("type", "status", "attention_from", "failure_code")
