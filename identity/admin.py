@@ -72,7 +72,8 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "frozen_at", "created_at", "last_login", "timeline", "events",
+        "kyc", "is_staff", "is_superuser", "is_active", "frozen_at", "restricted_at", "erase_after", "created_at",
+        "last_login", "timeline", "events",
     )  # fmt: skip
     readonly_fields = ("handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "timeline", "events")
 

@@ -8,10 +8,13 @@ from deriv_integration.facade import deriv
 from identity import queries
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
+from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
 from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
+from identity.domain.ports import CustomerTies, Ties
 from identity.infrastructure.directory import DjangoUserDirectory
+from identity.infrastructure.erasure import EXPIRED, DjangoPersonalRecords
 from identity.infrastructure.images import PillowCleaner
 from identity.infrastructure.kyc import DjangoKycSnapshots
 from identity.infrastructure.persistence import (
@@ -68,16 +71,37 @@ kyc_submissions = KycSubmissions(
 profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
 
+
+def erasure(ties: CustomerTies) -> Erasure:
+    """Forgetting customers; `ties` asks the contexts above and beside, of which identity knows none."""
+    return Erasure(
+        users=accounts,
+        records=DjangoPersonalRecords(),
+        sessions=DjangoSessionRepository(),
+        ties=ties,
+        audit=audit,
+        unit_of_work=unit_of_work,
+        clock=now,
+        kept=timedelta(days=settings.RETENTION_DAYS["aml_records"]),
+    )
+
+
 __all__ = [
+    "EXPIRED",
     "BindDerivLogin",
     "ChangeProfile",
     "DecideKyc",
+    "EraseSubject",
+    "Erased",
+    "Erasure",
     "Register",
     "SignIn",
     "SubmitKyc",
+    "Ties",
     "Tokens",
     "auth",
     "deriv_logins",
+    "erasure",
     "kyc",
     "kyc_submissions",
     "profiles",

@@ -54,7 +54,8 @@ class StaffManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PermissionsMixin):
     """Somebody who may sign in. Customers sign in with phone or e-mail; their `username` is a random handle.
 
-    `token_epoch` ends all sessions at once when it goes up: a session holds the epoch of its birth.
+    `token_epoch` ends all sessions at once when it goes up: a session holds the epoch of its birth. A customer whose
+    data was erased is `restricted_at` for ever; what the law keeps of them goes after `erase_after`.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
@@ -70,6 +71,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     created_at = models.DateTimeField(default=timezone.now)
     phone_verified_at = models.DateTimeField(null=True, blank=True)
     email_verified_at = models.DateTimeField(null=True, blank=True)
+    restricted_at = models.DateTimeField(null=True, blank=True)
+    erase_after = models.DateTimeField(null=True, blank=True)
 
     USERNAME_FIELD = "username"
     EMAIL_FIELD = "email"
@@ -78,6 +81,16 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         db_table = "users"
+        indexes = [models.Index(fields=["erase_after"], name="users_to_be_erased")]
+        constraints = [
+            models.CheckConstraint(
+                name="user_restricted_is_closed", condition=models.Q(restricted_at=None) | models.Q(is_active=False)
+            ),
+            models.CheckConstraint(
+                name="user_erased_later_is_restricted",
+                condition=models.Q(erase_after=None) | models.Q(restricted_at__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.username

@@ -68,6 +68,24 @@ def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
     return models.Transaction.objects.filter(pk=id, user_id=user_id).first()
 
 
+def unfinished_of(user_id: UUID) -> tuple[int, bool]:
+    """How many of a customer's Transactions have a step to come, or a person to decide; and whether there is any.
+
+    One SELECT, not locked: whoever holds the users row knows that no other begins.
+    """
+    to_come = Q(status__in=OPEN) | Q(next_step_at__isnull=False)
+    found = models.Transaction.objects.filter(user_id=user_id).aggregate(
+        unfinished=Count("pk", filter=to_come), number=Count("pk")
+    )
+    return found["unfinished"], found["number"] > 0
+
+
+def in_suspense_of(user_id: UUID) -> int:
+    """How many movements of a customer's Transactions lie in suspense; one SELECT, from those that do."""
+    mine = models.Transaction.objects.filter(user_id=user_id).values("pk")
+    return models.OrphanMovement.objects.filter(settled_at=None, transaction_id__in=mine).count()
+
+
 def standing(id: UUID) -> dict[str, str] | None:
     """Where any Transaction stands, for staff: `type`, `status`, `attention_from`, `failure_code`; None: none."""
     names = ("type", "status", "attention_from", "failure_code")

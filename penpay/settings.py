@@ -15,6 +15,7 @@ import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
+from penpay.residency import allowed_hosts, hosts_elsewhere
 from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -49,10 +50,14 @@ def demo_key(name: str) -> str:
 def key_ring(name: str, *, most: int = 64) -> str:
     """A setting of the form `id:hex,id:hex`, newest first. Raises `ImproperlyConfigured` for a weak key."""
     ring = required(name, f"demo:{demo_key(name)}", least=32)
-    for part in ring.split(","):
-        key_id, _, key = part.strip().partition(":")
-        if not key_id or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
-            raise ImproperlyConfigured(f"{name} is a list of id:key, each key 64 hex digits (32 bytes)")
+    pairs = [part.strip().partition(":") for part in ring.split(",")]
+    for key_id, _, key in pairs:
+        if not re.fullmatch(r"[\w-]{1,32}", key_id, re.ASCII) or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
+            raise ImproperlyConfigured(
+                f"{name} is a list of id:key, each id 1 to 32 letters and digits, each key 64 hex digits (32 bytes)"
+            )
+    if len({key_id for key_id, _, _ in pairs}) < len(pairs):
+        raise ImproperlyConfigured(f"{name} has one key id twice: give the new key an id of its own")
     return ring
 
 
@@ -213,6 +218,35 @@ MAX_DEVICES = env.int("MAX_DEVICES", default=2)
 EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
 SMS_URL = env.str("SMS_URL", default="console://")
 vars().update(env.email_url_config(EMAIL_URL))
+
+# --- personal data --------------------------------------------------------------------------------------------------
+RETENTION_DAYS: dict[str, int] = {
+    "aml_records": 2557,  # seven years, leap days included: from the end of the relationship (POCAMLA)
+    "one_time_codes": 30,  # from when a code ran out; longer than any limit on asking for codes looks back
+    "sessions": 90,  # from when a session ended, with its refresh tokens
+    "staff_sessions": 30,  # from when one of the back-office ran out
+    "idempotency_keys": 365,  # of events; those of money are never purged
+}  # the one table of how long what is kept; docs/data-inventory.md and `purge_expired` go by it
+DATA_RESIDENCY_REGION = required("DATA_RESIDENCY_REGION", "")
+DATA_RESIDENCY_HOSTS = required("DATA_RESIDENCY_HOSTS", "")
+if DATA_RESIDENCY_REGION:
+    kept_at = {
+        "DATABASE_URL": DATABASE_URL,
+        "MIGRATION_DATABASE_URL": MIGRATION_DATABASE_URL,
+        "REDIS_URL": env.str("REDIS_URL", default=""),
+        "CELERY_BROKER_URL": env.str("CELERY_BROKER_URL", default=""),
+        "EMAIL_URL": EMAIL_URL,
+        "SMS_URL": SMS_URL,
+    }
+    try:
+        elsewhere = hosts_elsewhere(kept_at, allowed_hosts(DATA_RESIDENCY_HOSTS, DATA_RESIDENCY_REGION))
+    except ValueError as wrong:
+        raise ImproperlyConfigured(f"DATA_RESIDENCY_HOSTS: {wrong}") from None
+    if elsewhere:
+        raise ImproperlyConfigured(
+            f"personal data may not leave the region {DATA_RESIDENCY_REGION}, and these are none of its hosts in "
+            f"DATA_RESIDENCY_HOSTS: {', '.join(elsewhere)}"
+        )
 
 # --- M-Pesa ---------------------------------------------------------------------------------------------------------
 MPESA_BASE_URL = required("MPESA_BASE_URL", "http://127.0.0.1:8801")
@@ -392,7 +426,11 @@ LOGGING = {
     "formatters": {"json": {"()": "shared_kernel.infrastructure.logs.formatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django": {"handlers": [], "level": "INFO"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO"},
+        "httpx": {"level": "WARNING"},
+        "gunicorn.error": {"handlers": [], "propagate": True},  # its own handler writes addresses in clear
+    },
 }
 
 # --- REST -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from shared_kernel.infrastructure.broker import CeleryBroker, wake
 from shared_kernel.infrastructure.budgets import SharedBudgets
 from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.coordination import DjangoLeases
-from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField
+from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, key_ids as encryption_key_ids
 from shared_kernel.infrastructure.grants import too_wide
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue, DjangoParkedEvents
 from shared_kernel.infrastructure.persistence import (
@@ -29,6 +29,13 @@ from shared_kernel.infrastructure.persistence import (
     new_id,
     now,
     unit_of_work,
+)
+from shared_kernel.infrastructure.retention import Expired, expired_keys, rows_of
+from shared_kernel.infrastructure.rotation import (
+    Held,
+    Rotated,
+    held as encryption_keys_held,
+    rotate as rotate_encryption_keys,
 )
 from shared_kernel.infrastructure.seals import AUDIT_LOGS, DjangoSealBook, sealed_tables
 from shared_kernel.infrastructure.spreadsheets import Cell, SheetFull, write_workbook
@@ -43,6 +50,9 @@ __all__ = [
     "Continuation",
     "EncryptedField",
     "Ends",
+    "Expired",
+    "Held",
+    "Rotated",
     "SheetFull",
     "acting_as",
     "audit",
@@ -52,7 +62,10 @@ __all__ = [
     "current_context",
     "dead_letters",
     "delivery",
+    "encryption_key_ids",
+    "encryption_keys_held",
     "event",
+    "expired_keys",
     "lock_lost",
     "missing_guards",
     "new_id",
@@ -62,6 +75,8 @@ __all__ = [
     "outbox_state",
     "parked_events",
     "relay",
+    "rotate_encryption_keys",
+    "rows_of",
     "sealed_tables",
     "sealing",
     "seals_of_rows",

@@ -72,7 +72,25 @@ PRODUCTION = {
     "JWT_SIGNING_KEYS": f"a:{'3c' * 32}",
     "SEAL_ANCHOR": "/var/lib/penpay/anchor",
     "SEAL_ANCHOR_KEY": "4d" * 32,
+    "DATA_RESIDENCY_REGION": "KE",
+    "DATA_RESIDENCY_HOSTS": "KE=*.nairobi.example.com,KE=10.20.0.0/16,ZA=*.cape.example.com",
+    "REDIS_URL": "redis://:s3cret@10.20.0.7:6379/0",
+    "CELERY_BROKER_URL": "redis://:s3cret@redis.nairobi.example.com:6379/1",
+    "EMAIL_URL": "smtp+tls://penpay:s3cret@mail.nairobi.example.com:587",
 }
+
+
+def started(given):
+    """What comes of a start in production with these settings: its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import penpay.settings"],
+        env={"PATH": os.environ["PATH"]} | PRODUCTION | given,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,15 +108,47 @@ PRODUCTION = {
     ids=str,
 )
 def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given, says):
-    done = subprocess.run(
-        [sys.executable, "-c", "import penpay.settings"],
-        env={"PATH": os.environ["PATH"]} | PRODUCTION | given,
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code, said = started(given)
 
-    assert done.returncode == 1
-    assert says in done.stderr.splitlines()[-1]
-    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in done.stderr
+    assert code == 1
+    assert says in said.splitlines()[-1]
+    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"DATA_RESIDENCY_REGION": ""}, "DATA_RESIDENCY_REGION must be set in production"),
+        ({"DATA_RESIDENCY_HOSTS": ""}, "DATA_RESIDENCY_HOSTS must be set in production"),
+        ({"DATA_RESIDENCY_HOSTS": "*.nairobi.example.com"}, "is not <region>=<host>"),
+        ({"DATA_RESIDENCY_HOSTS": "KE=10.20.0.0/99"}, "DATA_RESIDENCY_HOSTS: '10.20.0.0/99'"),
+        ({"DATABASE_URL": "mysql://penpay:s3cret@db.example.com/penpay"}, "DATABASE_URL (db.example.com)"),
+        ({"MIGRATION_DATABASE_URL": "mysql://o:s3cret@10.21.0.1/penpay"}, "MIGRATION_DATABASE_URL (10.21.0.1)"),
+        ({"REDIS_URL": "redis://:s3cret@cache.cape.example.com:6379/0"}, "REDIS_URL (cache.cape.example.com)"),
+        ({"CELERY_BROKER_URL": "redis://:s3cret@queue:6379/0"}, "CELERY_BROKER_URL (queue)"),
+        ({"EMAIL_URL": "smtp+tls://penpay:s3cret@smtp.example.net:587"}, "EMAIL_URL (smtp.example.net)"),
+        ({"SMS_URL": "https://penpay:s3cret@sms.example.net/send"}, "SMS_URL (sms.example.net)"),
+        ({"DATA_RESIDENCY_REGION": "ZA"}, "REDIS_URL (10.20.0.7), CELERY_BROKER_URL (redis.nairobi.example.com)"),
+        ({}, "MPESA_BASE_URL must be set in production"),  # what is asked for next
+        (
+            {"DATA_RESIDENCY_REGION": "ke", "DATABASE_URL": "mysql://p:s3cret@DB.Nairobi.Example.com/p"},
+            "MPESA_BASE_URL",
+        ),
+    ],
+    ids=str,
+)
+def test_production_does_not_start_on_a_host_outside_of_its_region_and_no_password_is_told(given, says):
+    code, said = started(given)
+
+    assert code == 1
+    assert says in said.splitlines()[-1]
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize("ring", ["a.b:" + "1a" * 32, f"a:{'1a' * 32},a:{'5e' * 32}", "a|b:" + "1a" * 32])
+def test_production_refuses_key_ids_that_cannot_be_told_apart(ring):
+    code, said = started({"PII_KEYS": ring})
+
+    assert code == 1
+    assert "PII_KEYS" in said.splitlines()[-1]
+    assert "1a1a" not in said

@@ -134,6 +134,43 @@ class ImageCleaner(Protocol):
         """Only the pixels, as JPEG. Raises `InvalidImage`, `ImagesBusy`. Slow: never called in a unit of work."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What still ties a customer to PenPay by the other contexts: each of `open`, in words, forbids an erasure."""
+
+    open: tuple[str, ...] = ()
+    has_moved_money: bool = False
+
+
+class CustomerTies(Protocol):
+    """The other contexts, asked about one customer."""
+
+    def of(self, user: UserId) -> Ties:
+        """In the caller's unit of work, under the lock of the users row, without which nothing new begins."""
+
+
+class PersonalRecords(Protocol):
+    """What identity holds of a customer's person, under the lock of the users row."""
+
+    def is_customer(self, user: UserId) -> bool:
+        """Not staff, and not nobody."""
+
+    def forget_contact(self, user: UserId) -> None:
+        """What no law keeps: e-mail address, both look-ups, devices' names and secrets, codes."""
+
+    def forget_identity(self, user: UserId) -> None:
+        """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells then whose rows they were."""
+
+    def count_overdue(self, at: datetime) -> int:
+        """How many restricted ones the law keeps no longer."""
+
+    def overdue(self, at: datetime, most: int) -> Sequence[UserId]:
+        """Up to `most` of them, not locked."""
+
+    def restricted(self) -> int:
+        """How many the law still keeps something of."""
+
+
 class Passwords(Protocol):
     """Slow hashing, a few at a time."""
 

@@ -15,6 +15,7 @@ from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 
+UNUSABLE = "!"  # a password's hash that no password has
 DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
 
 
@@ -72,6 +73,10 @@ class PhoneNotVerified(Forbidden):
 
 class AccountFrozen(Conflict):
     """The account is under review: nothing of it can be changed."""
+
+
+class SubjectStillActive(Conflict):
+    """Money of theirs is on its way, or owed: nothing is erased before that is settled."""
 
 
 class DerivLoginNotFound(NotFound):
@@ -202,6 +207,8 @@ class User(Aggregate):
     token_epoch: int = 0
     phone_verified_at: datetime | None = None
     email_verified_at: datetime | None = None
+    restricted_at: datetime | None = None  # since then only the law keeps what is left, and nobody signs in
+    erase_after: datetime | None = None  # when that goes, too; None: nothing is left
     kyc: Kyc = field(default_factory=Kyc)
     devices: list[Device] = field(default_factory=list)  # the active ones, and those revoked since it was loaded
     deriv_login: DerivBinding | None = None  # the active one, or one revoked since it was loaded
@@ -288,6 +295,20 @@ class User(Aggregate):
         """Every token that was issued so far stops at once."""
         self.token_epoch += 1
         self.note("user.sessions_ended", at=at, why=why)
+
+    def restrict(self, *, until: datetime | None, at: datetime, why: str) -> None:
+        """Nobody signs in any more, on no device; what is left is kept `until` then. Raises `AccountFrozen`."""
+        if self.frozen_at is not None:
+            raise AccountFrozen("the account is under review: nothing of it can be erased now")
+        self.is_active, self.restricted_at, self.erase_after = False, at, until
+        self.email = self.email_verified_at = None
+        self.password_hash = UNUSABLE
+        self.end_all_sessions(at=at, why="erased")
+        for device in self.active_devices():
+            self.revoke(device, at=at, why="erased")
+        if self.deriv_login is not None:
+            self.unbind_deriv(at=at)
+        self.note("user.erased", at=at, why=why, kept_until=until.date().isoformat() if until else "")
 
     # standing
 

@@ -106,6 +106,8 @@ class DjangoUserRepository:
             token_epoch=user.token_epoch,
             phone_verified_at=user.phone_verified_at,
             email_verified_at=user.email_verified_at,
+            restricted_at=user.restricted_at,
+            erase_after=user.erase_after,
         )
         models.Compliance.objects.filter(pk=user.id).update(
             kyc_status=user.kyc.status,
@@ -160,6 +162,8 @@ def to_domain(row: models.User, devices: Sequence[models.Device]) -> User:
         token_epoch=row.token_epoch,
         phone_verified_at=row.phone_verified_at,
         email_verified_at=row.email_verified_at,
+        restricted_at=row.restricted_at,
+        erase_after=row.erase_after,
         kyc=Kyc(KycStatus(standing.kyc_status), standing.tier, standing.kyc_status_at, standing.kyc_expires_at)
         if standing
         else Kyc(),

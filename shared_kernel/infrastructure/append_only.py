@@ -19,6 +19,8 @@ from django.db import DatabaseError, connection, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate, pre_migrate
 
+from shared_kernel.infrastructure.encryption import EncryptedField
+
 BINARY_LOG_HINT = (
     "the database refuses to create triggers while its binary log is on (error 1419). As an administrator set\n"
     "    SET PERSIST log_bin_trust_function_creators = 1;        (MySQL)\n"
@@ -71,12 +73,18 @@ _kept: list[Guard] = []
 
 
 def append_only(model: type[models.Model], *, may_change: Sequence[str] = ()) -> list[Trigger]:
-    """Triggers by which rows of `model` are never deleted and, but for the columns of `may_change`, never changed."""
+    """Triggers by which rows of `model` are never deleted and, but for the columns of `may_change`, never changed.
+
+    An encrypted column keeps its text for ever, and may go from one key to another (ADR 0026): the trigger lets another
+    key id with a text of the same length pass. The runtime user gets no right to it; `rotate_encryption_keys`, which
+    looks whether the text is the same, works as the migrating user.
+    """
     table = model._meta.db_table
     fixed = [field for field in model._meta.concrete_fields if field.column not in may_change]
+    passes = bool(may_change) or any(isinstance(field, EncryptedField) for field in fixed)
     what = f"{table} is append-only"
     unchanged = {vendor: " AND ".join(_same(field, vendor) for field in fixed) for vendor in ("mysql", "sqlite")}
-    changed = {vendor: f"NOT ({same})" for vendor, same in unchanged.items()} if may_change else None
+    changed = {vendor: f"NOT ({same})" for vendor, same in unchanged.items()} if passes else None
     return [
         Trigger(f"{table}_no_update", table, "UPDATE", refusal(what, changed), tuple(may_change)),
         Trigger(f"{table}_no_delete", table, "DELETE", refusal(what)),
@@ -190,10 +198,22 @@ def as_owner(known: BaseDatabaseWrapper | None = None) -> Iterator[BaseDatabaseW
 def _same(field: Any, vendor: str) -> str:
     """The condition that a column is unchanged; texts by their bytes, for a collation may hold `a` and `A` equal."""
     if vendor == "sqlite":
-        return f"OLD.{field.column} IS NEW.{field.column}"
-    old, new = f"OLD.`{field.column}`", f"NEW.`{field.column}`"
-    text = isinstance(field, models.CharField | models.TextField)
-    return f"HEX({old}) <=> HEX({new})" if text else f"{old} <=> {new}"
+        old, new = f"OLD.{field.column}", f"NEW.{field.column}"
+        same = f"{old} IS {new}"
+    else:
+        old, new = f"OLD.`{field.column}`", f"NEW.`{field.column}`"
+        text = isinstance(field, models.CharField | models.TextField)
+        same = f"HEX({old}) <=> HEX({new})" if text else f"{old} <=> {new}"
+    return f"({same} OR {_rekeyed(old, new)})" if isinstance(field, EncryptedField) else same
+
+
+def _rekeyed(old: str, new: str) -> str:
+    """The condition that both are ciphertexts of one length, under two keys; true or false, never NULL."""
+    keys = [f"SUBSTR({value}, 4, INSTR(SUBSTR({value}, 4), '.'))" for value in (old, new)]
+    bodies = [f"LENGTH({value}) - INSTR(SUBSTR({value}, 4), '.')" for value in (old, new)]
+    sealed = [f"SUBSTR({value}, 1, 3) = 'v1.' AND INSTR(SUBSTR({value}, 4), '.') > 1" for value in (old, new)]
+    both = f"{' AND '.join(sealed)} AND HEX({keys[0]}) <> HEX({keys[1]}) AND {bodies[0]} = {bodies[1]}"
+    return f"COALESCE({both}, 0)"
 
 
 def _absent(guards: Iterable[Guard] | None, owner: BaseDatabaseWrapper) -> list[Guard]:

@@ -40,6 +40,11 @@ def _keys(setting: str) -> dict[str, AESGCM]:
     return {key_id: AESGCM(bytes.fromhex(key)) for key_id, _, key in pairs}
 
 
+def key_ids() -> list[str]:
+    """The ids of the keys that we have, the newest, which encrypts, first."""
+    return list(_keys(settings.PII_KEYS))  # in the order of the setting
+
+
 def encrypt(plain: str, place: str) -> Ciphertext:
     """`plain` under the newest key, bound to `place` (`table.column|row uuid`)."""
     keys = _keys(settings.PII_KEYS)
@@ -56,10 +61,10 @@ def decrypt(stored: str, place: str) -> str:
     key = _keys(settings.PII_KEYS).get(key_id)
     if version != "v1" or key is None:
         raise DecryptionFailed(f"no key for a value in {place}: is its key id in PII_KEYS?")
-    sealed = urlsafe_b64decode(body)
     try:
+        sealed = urlsafe_b64decode(body)
         return key.decrypt(sealed[:12], sealed[12:], f"{key_id}|{place}".encode()).decode()
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # what is no base64, or too short, was altered as well
         raise DecryptionFailed(f"a value does not belong to {place}, or was altered") from None
 
 
@@ -125,9 +130,20 @@ class EncryptedField(models.TextField):  # type: ignore[type-arg]
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = model_instance.__dict__.get(self.attname)
-        if value is None or value == "" or isinstance(value, Ciphertext):
+        if value is None or value == "":
             return value
+        if isinstance(value, Ciphertext):
+            return self._under_newest(value, model_instance)
         return encrypt(str(value), self.place(model_instance))
+
+    def _under_newest(self, stored: Ciphertext, row: models.Model) -> Ciphertext:
+        """A row that was read before its key was left behind must not bring it back. What can't be read stays."""
+        if stored.startswith(f"v1.{key_ids()[0]}."):
+            return stored
+        try:
+            return encrypt(decrypt(stored, self.place(row)), self.place(row))
+        except DecryptionFailed:
+            return stored
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         if value and not isinstance(value, Ciphertext):

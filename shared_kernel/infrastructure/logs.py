@@ -1,6 +1,8 @@
 """Logs as JSON lines, each with who is acting; secrets and personal data are taken out by key and by pattern.
 
-`settings.LOGGING` names `formatter`. Loggers are the standard library's: what a line should carry goes into `extra`.
+`settings.LOGGING` names `formatter`. Loggers are the standard library's: what a line should carry goes into `extra`;
+structlog's write through them. What libraries log of messages, headers and arguments is text here, so keys are looked
+for in texts as well. A name or a password that stands alone in a sentence nothing shows: never log one.
 """
 
 import logging
@@ -13,16 +15,28 @@ from django.apps import apps
 
 HIDDEN = "[hidden]"
 KEYS = re.compile(
-    r"passw|secret|token|authori[sz]ation|cookie|credential|passkey|private|api_?key|signature|session"
+    r"passw|secret|token|authori[sz]|cookie|penpay_|^(?:kw)?args(?:repr)?$|credential|passkey|private|api_?key|signature|session"
     r"|phone|msisdn|party_?[ab]$|e_?mail|(full|first|last|middle|customer)_?name|^name$|birth|id_number|passport|kra_?pin"
     r"|^pin$|otp|verification_code|login_?id|nickname|receipt|^answer$|payload|body",
     re.IGNORECASE,
 )
+QUOTED_KEY = re.compile(
+    r"""(?P<pair>\(b?)?(?<!\\)(?P<quote>\\*["'])(?P<key>[\w.-]{1,40})(?P=quote)\s*(?P<to>[:,])\s*"""
+)
+# A value in whatever quotes, to its end or, where the log cut it, to the end of all; or bare. Not an object or a list:
+# the keys in those are looked at in turn.
+QUOTED_VALUE = re.compile(
+    r"""[bu]?(?:(?P<quote>\\*["'])(?:.*?(?<!\\)(?P=quote)|.*)|[^\s,}\])\[({"'\\][^\s,}\])]*)""", re.DOTALL
+)
+ASSIGNED = re.compile(r"""(?P<key>[\w.-]{1,40})=(?P<value>[^\s&;,'"}\])]+)""")
+HEADER = re.compile(r"^(?P<start>(?:[<>] )?(?P<key>[A-Za-z][\w-]{1,40}):[ \t]*)(?P<value>[^\r\n]+)", re.MULTILINE)
 PATTERNS = (
+    (re.compile(r"\(args:\(.*", re.DOTALL), "(args: [hidden])"),  # Celery's, a task's whole message
     (re.compile(r"(?<![\w.-])\+?(?:254|0)[ -]?[17]\d{2}[ -]?\d{3}[ -]?\d{3}(?!\w)"), "[phone]"),
     (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "[email]"),
     (re.compile(r"\b(?:Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), "[token]"),
-    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"), "[token]"),
+    (re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]*)*"), "[token]"),
+    (re.compile(r"\b[AP]\d{9}[A-Z]\b"), "[kra_pin]"),
     (re.compile(r"\ba1-\w{16,}"), "[token]"),  # Deriv's OAuth tokens
     (re.compile(r"\b[AP]\d{9}[A-Z]\b"), "[kra pin]"),
     (re.compile(r"(/cb/\w{1,2}/)[\w-]+"), r"\1[token]"),  # the secret in a callback's address
@@ -36,14 +50,43 @@ PATTERNS = (
 
 
 def redact(text: str) -> str:
-    """`text` without phone numbers, addresses, tokens and passwords, as far as their form shows them."""
+    """`text` without phone numbers, addresses, tokens and passwords, as far as their form or what stands before them
+    shows it: a key in quotes, as in JSON and in what `repr` makes, `key=value`, or a header.
+    """
+    text = ASSIGNED.sub(_without_value, HEADER.sub(_without_header, _without_quoted(text)))
     for pattern, instead in PATTERNS:
         text = pattern.sub(instead, text)
     return text
 
 
+def _without_quoted(text: str) -> str:
+    parts, at = [], 0
+    for found in QUOTED_KEY.finditer(text):
+        is_pair = found["to"] == ":" or found["pair"]  # ('Cookie', '...') as lists of headers have them
+        if found.start() < at or not is_pair or not KEYS.search(found["key"]):
+            continue
+        if value := QUOTED_VALUE.match(text, found.end()):
+            quote = value["quote"] or ""
+            parts += [text[at : found.end()], f"{quote}{HIDDEN}{quote}"]
+            at = value.end()
+    return "".join([*parts, text[at:]])
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found['key']}={HIDDEN}" if KEYS.search(found["key"]) else found[0]
+
+
+def _without_header(found: re.Match[str]) -> str:
+    return f"{found['start']}{HIDDEN}" if KEYS.search(found["key"]) else found[0]
+
+
 def formatter() -> logging.Formatter:
-    """For `settings.LOGGING`: one JSON object a line."""
+    """For `settings.LOGGING`: one JSON object a line. Has structlog's loggers write through the standard library's."""
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
         processors=[

@@ -24,9 +24,12 @@ FOUND_WRONG, CANNOT_RUN = 1, 2
 
 @dataclass(frozen=True)
 class Report:
-    """What a command found or did: `data` for `--json`, `lines` for people; `wrong` makes the exit code 1."""
+    """What a command found or did: `data` for `--json`, `lines` for people; `wrong` makes the exit code 1.
 
-    data: dict[str, Any]
+    `data` None: the command has written its one JSON object itself.
+    """
+
+    data: dict[str, Any] | None
     lines: Sequence[str] = field(default=())
     wrong: bool = False
 
@@ -63,9 +66,9 @@ class StaffCommand(BaseCommand):
                 report = self.report(options)
         except (CommandError, DomainError, DatabaseError) as error:
             self._cannot_run(error, as_json=as_json)
-        if as_json:
+        if as_json and report.data is not None:
             self.stdout.write(json.dumps(report.data, default=str))
-        else:
+        elif not as_json:
             for line in report.lines:
                 self.stdout.write(line)
         if report.wrong:

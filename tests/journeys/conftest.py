@@ -3,6 +3,9 @@
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +19,22 @@ from _servers import MariaDB, Redis, free_port, missing_programs
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Fresh servers and processes for one module."""
+    home = tmp_path_factory.mktemp("journey")
+    with servers(home) as both, a_world(home, *both, {"CRASH_POINT": "tests.journeys.crash.point"}) as made:
+        yield made
+
+
+@contextmanager
+def servers(home: Path) -> Iterator[tuple[Any, Any]]:
+    """A MariaDB and a Redis of one's own, running."""
     if missing_programs():
         pytest.skip("mariadbd and redis-server are needed")
-    home = tmp_path_factory.mktemp("journey")
     mariadb = MariaDB(home / "mariadb", free_port(), password=secrets.token_urlsafe(12))
     redis = Redis(home / "redis", free_port())
     mariadb.start()
     redis.start()
     try:
-        with a_world(home, mariadb, redis, {"CRASH_POINT": "tests.journeys.crash.point"}) as made:
-            yield made
+        yield mariadb, redis
     finally:
         redis.stop()
         mariadb.stop()

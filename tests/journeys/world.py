@@ -220,6 +220,7 @@ def a_world(
     environment: Mapping[str, str],
     queues: Sequence[str] = (QUEUES,),
     seed: int = 0,
+    worker_options: Sequence[str] = ("--pool=solo",),
 ) -> Iterator[World]:
     """All processes on these two servers, which are running; they end with the block."""
     settings = {
@@ -232,7 +233,7 @@ def a_world(
         "JWT_ACCESS_TTL": "7200",
         **environment,
     }
-    with Stack(settings, home / "logs", queues=queues, limits=False, seed=seed) as stack:
+    with Stack(settings, home / "logs", queues=queues, limits=False, seed=seed, worker_options=worker_options) as stack:
         stack.manage("migrate", "--verbosity", "0")
         stack.manage("create_demo_data", "--json")
         stack.start()

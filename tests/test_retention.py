@@ -1,0 +1,136 @@
+"""What has outlived its retention is deleted, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from django.contrib.sessions.models import Session as StaffSession
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.utils import timezone
+
+from identity.models import PhoneVerification, Profile, RefreshToken, Session, User
+from identity.tests.factories import a_customer
+from penpay.privacy.purging import PAGE
+from shared_kernel.facade import new_id
+from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
+from tests.subjects import (
+    NAME,
+    SEVEN_YEARS,
+    a_known_customer,
+    assert_forgotten,
+    erase,
+    run,
+    somebody,
+)
+from wallet.models import LedgerEntry
+
+
+@pytest.fixture
+def known(transactional_db):
+    return a_known_customer()
+
+
+def old(days):
+    return timezone.now() - timedelta(days=days)
+
+
+@pytest.fixture
+def leftovers(transactional_db):
+    who, browser = somebody()
+    session = Session.objects.get(user_id=who.id)
+    for days, ended in ((400, 399), (400, None), (5, 4)):
+        one = Session.objects.create(
+            user=who.row, device=session.device, token_epoch=0, created_at=old(days), expires_at=old(days - 30),
+            ended_at=old(ended) if ended else None,
+        )  # fmt: skip
+        RefreshToken.objects.create(
+            family=one, hash=new_id().hex, created_at=old(days), expires_at=old(days - 7), used_at=old(days)
+        )
+    for days in (400, 31, 2):
+        PhoneVerification(
+            user=who.row, purpose=f"p{days}", phone=who.phone.number, code_hash="0" * 64, created_at=old(days),
+            expires_at=old(days), open=None,
+        ).save()  # fmt: skip
+    keys = {
+        f"{who.id}:deposits": 4000,
+        f"{who.id}:withdrawals": 4000,
+        "event:payments.advance": 4000,
+        "event:wallet.post": 4000,
+        "event:identity.notify": 366,
+        "event:identity.young": 300,
+        "treasury": 4000,
+    }
+    for scope, days in keys.items():
+        IdempotencyKey.objects.create(scope=scope, key="k", fingerprint="", created_at=old(days))
+    StaffSession.objects.create(session_key="old", session_data="", expire_date=old(40))
+    StaffSession.objects.create(session_key="young", session_data="", expire_date=old(-1))
+    return who, browser
+
+
+def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys):
+    _, browser = leftovers
+    kept = set(IdempotencyKey.objects.exclude(scope="event:identity.notify").values_list("scope", flat=True))
+    audited, events = AuditLog.objects.count(), DomainEvent.objects.count()
+
+    answer = run(capsys, "purge_expired")
+
+    assert answer["purged"] == {
+        "one_time_codes": 2,
+        "sessions": 2,
+        "staff_sessions": 1,
+        "idempotency_keys": 1,
+        "aml_records": 0,
+    }
+    assert set(IdempotencyKey.objects.values_list("scope", flat=True)) == kept
+    assert RefreshToken.objects.filter(family__isnull=False).count() == 2
+    assert StaffSession.objects.get().session_key == "young"
+    assert browser.is_signed_in()
+    assert DomainEvent.objects.count() == events
+    assert AuditLog.objects.count() == audited + 4
+    assert run(capsys, "purge_expired")["purged"]["sessions"] == 0
+
+
+def test_a_dry_run_of_the_purge_counts_the_same_and_deletes_nothing(leftovers, capsys):
+    wanted = run(capsys, "purge_expired", "--dry-run")["purged"]
+
+    assert Session.objects.count() == 4
+    assert run(capsys, "purge_expired")["purged"] == wanted
+
+
+def test_many_go_in_batches_with_an_audit_row_each(db, capsys):
+    IdempotencyKey.objects.bulk_create(
+        IdempotencyKey(scope="event:identity.notify", key=str(number), fingerprint="", created_at=old(400))
+        for number in range(PAGE + 1)
+    )
+
+    assert run(capsys, "purge_expired")["purged"]["idempotency_keys"] == PAGE + 1
+    rows = AuditLog.objects.filter(action="retention.purged", target_id="idempotency_keys").order_by("seq")
+    assert [row.details["rows"] for row in rows] == [PAGE, 1]
+
+
+def test_what_the_law_keeps_goes_after_seven_years_and_not_a_day_before(known, capsys):
+    who, _, _, _ = known
+    erase(capsys, who)
+    entries = LedgerEntry.objects.count()
+
+    with time_machine.travel(datetime.now(UTC) + SEVEN_YEARS - timedelta(days=1), tick=True):
+        early = run(capsys, "purge_expired")
+    assert (early["purged"]["aml_records"], early["kept_by_law"]) == (0, 1)
+    assert Profile.objects.get(pk=who.id).full_name == NAME
+
+    with time_machine.travel(datetime.now(UTC) + SEVEN_YEARS + timedelta(days=1), tick=True):
+        late = run(capsys, "purge_expired")
+    assert (late["purged"]["aml_records"], late["kept_by_law"]) == (1, 0)
+    assert_forgotten(who)
+    assert AuditLog.objects.filter(action="user.forgotten", target_id=str(who.id)).count() == 1
+    assert LedgerEntry.objects.count() == entries
+    assert User.objects.get(pk=who.id).restricted_at is not None
+
+
+def test_why_is_not_left_empty(db, capsys):
+    who = a_customer()
+
+    assert "--why" in run(capsys, "erase_subject", str(who.id), "--why= ", code=2)["error"]
+    with pytest.raises(CommandError):
+        call_command("erase_subject", str(who.id))
