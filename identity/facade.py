@@ -1,5 +1,6 @@
 """Identity, assembled; the only door of this context."""
 
+import os
 from datetime import timedelta
 
 from django.conf import settings
@@ -10,6 +11,8 @@ from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.kyc import DecideKyc, KycDecisions
 from identity.application.registration import Register, Registration
+from identity.application.staff_sign_in import StaffSignIn
+from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
 from identity.infrastructure.directory import DjangoUserDirectory
 from identity.infrastructure.persistence import (
     DjangoSessionRepository,
@@ -17,6 +20,7 @@ from identity.infrastructure.persistence import (
     DjangoVerificationRepository,
 )
 from identity.infrastructure.sms import sms_sender
+from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -54,6 +58,18 @@ auth = Auth(
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
+staff_sign_in = StaffSignIn(
+    staff=DjangoStaffDirectory(),
+    factors=DjangoFactorRepository(),
+    tries=DjangoSignInTries(),
+    passwords=Argon2Passwords(),
+    secrets=RandomSecrets(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+    new_secret=lambda: new_secret(os.urandom(SECRET_BYTES)),
+)
 
 __all__ = [
     "BindDerivLogin",
@@ -62,9 +78,12 @@ __all__ = [
     "SignIn",
     "Tokens",
     "auth",
+    "code_of",
     "deriv_logins",
     "kyc",
     "queries",
     "registration",
+    "staff_sign_in",
+    "step_at",
     "users",
 ]

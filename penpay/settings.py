@@ -136,6 +136,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "identity.api.staff.StaffSessionMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -179,6 +180,8 @@ SECURE_COOKIES = APP_ENV in {"production", "testing"}
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_NAME = "__Host-sessionid" if PRODUCTION else "sessionid"  # the staff site's; customers' are tokens
+SESSION_COOKIE_AGE = 8 * 3600  # `LONGEST` of identity/domain/staff_sign_in.py, which each request is held against
 CSRF_COOKIE_NAME = "csrftoken"
 CSRF_FAILURE_VIEW = "shared_kernel.api.problems.csrf_failure"
 SECURE_CONTENT_TYPE_NOSNIFF = True
