@@ -12,6 +12,7 @@ class IdentityConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_out
         from django.db.models.signals import post_migrate
 
+        from identity.infrastructure import staff_checks  # noqa: F401 - registers itself by being imported
         from identity.infrastructure.staff_groups import keep_groups
 
         post_migrate.connect(keep_groups, sender=self)
