@@ -50,9 +50,9 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         rate_expires_at=NOW, phone=phone, phone_index="0" * 64, platform="ws_v3", deriv_account=account,
         deriv_currency="USD", agent="CR900001", created_at=NOW, updated_at=NOW, **rate,
     )  # fmt: skip
-    attempt = {"transaction_id": payment.id, "attempt": 1, "status": "DONE", "send_before": NOW, "created_at": NOW}
+    attempt = {"transaction_id": payment.id, "attempt": 1, "status": "done", "send_before": NOW, "created_at": NOW}
     request = row(
-        "mpesa_integration.MpesaRequest", id=new_id(), leg="stk", reference=f"PP{number}", amount=130000,
+        "mpesa_integration.MpesaRequest", id=new_id(), leg="stk_push", reference=f"PP{number}", amount=130000,
         currency="KES", phone=phone, shortcode="174379", callback_hash=f"{number:064}", receipt=f"RCPT{number}",
         answer=SECRET, checkout_request_id=f"ws_CO_{phone}", **attempt,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
     row("mpesa_integration.MpesaInitiator", name=f"operator{number}", stopped_at=NOW, why="b2c_payout ended with 2001")
     row("mpesa_integration.MpesaToken", id=new_id(), token=SECRET, fetched_at=NOW)
     row(
-        "deriv_integration.DerivTransfer", id=new_id(), leg="credit", reference=f"PP{number}", platform="ws_v3",
+        "deriv_integration.DerivTransfer", id=new_id(), leg="deriv_credit", reference=f"PP{number}", platform="ws_v3",
         agent="CR900001", account=account, amount=1000, currency="USD", answer=SECRET, **attempt,
     )  # fmt: skip
     row("deriv_integration.DerivAgent", loginid=f"CR90000{number}")
