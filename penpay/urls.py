@@ -26,7 +26,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 if settings.API_DOCS:
     schema = SpectacularAPIView.as_view(content_negotiation_class=DefaultContentNegotiation)  # YAML, or ?format=json
-    docs = SpectacularSwaggerSplitView.as_view(content_negotiation_class=DefaultContentNegotiation)
+    docs = SpectacularSwaggerSplitView.as_view(
+        content_negotiation_class=DefaultContentNegotiation,
+        http_method_names=["get", "head"],  # OPTIONS would look for a template
+    )
     urlpatterns += [path("api/v1/schema/", schema, name="schema"), path("api/v1/docs/", docs, name="docs")]
 
 handler400 = "shared_kernel.api.problems.bad_request"

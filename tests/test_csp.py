@@ -108,16 +108,16 @@ def test_no_page_of_the_back_office_holds_what_its_policy_blocks():
         assert {reverse(f"{page}_changelist")} <= paths
         assert [path for path in paths if path.startswith(reverse(f"{page}_changelist")) and path.endswith("/change/")]
     assert len(pages) > 2 * len(TABLES)
-    for address, page in pages.items():
+    for address, shown in pages.items():
         if address.endswith("/evidence/"):  # a file of its own, with its own policy, which knows its one style by hash
-            assert page.blocked == ["<style>"], address
+            assert shown.blocked == ["<style>"], address
             own = found[address]["Content-Security-Policy"]
             style = re.findall(r"<style>(.*?)</style>", found[address].content.decode(), re.DOTALL)
             hashed = b64encode(sha256(style[0].encode()).digest()).decode()
             assert f"style-src 'sha256-{hashed}'" in own
             assert "default-src 'none'" in own
         else:
-            assert page.blocked == [], address
+            assert shown.blocked == [], address
             assert found[address]["Content-Security-Policy"] == PAGES, address
     assert "unsafe" not in PAGES
     assert "data:" not in PAGES
