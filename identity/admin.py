@@ -63,9 +63,12 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "frozen_at", "created_at", "last_login", "timeline", "events",
+        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "frozen_at", "created_at", "last_login",
+        "timeline", "events",
     )  # fmt: skip
-    readonly_fields = ("handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "timeline", "events")
+    readonly_fields = (
+        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "timeline", "events",
+    )  # fmt: skip
 
     @admin.display(description="name or handle", ordering="username")
     def handle(self, row: models.User) -> str:
@@ -86,6 +89,12 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="identity check")
     def kyc(self, row: models.User) -> str:
         return str(getattr(getattr(row, "compliance", None), "kyc_status", "–"))
+
+    @admin.display(description="second factor of staff")
+    def second_factor(self, row: models.User) -> str:
+        """Since when it is there."""
+        factor = models.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
+        return f"since {factor:%Y-%m-%d %H:%M}" if factor else "–"
 
 
 class OfUser(ReadOnlyAdmin):

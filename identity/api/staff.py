@@ -13,10 +13,14 @@ from uuid import UUID
 from django import forms
 from django.conf import settings
 from django.contrib import admin, auth as django_auth
+from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.views import PasswordChangeView
 from django.core import signing
+from django.core.validators import MaxLengthValidator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -45,6 +49,7 @@ SEEN_EVERY = timedelta(minutes=1)  # a session is not written more often for bei
 BROWSER_COOKIE = f"{'__Secure-' if settings.PRODUCTION else ''}penpay_staff_browser"
 BROWSER_AGE = timedelta(days=90)
 PLACE = "/admin/"
+LONGEST_PASSWORD = 128
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
@@ -52,7 +57,7 @@ class PasswordForm(forms.Form):
     """The first step."""
 
     username = forms.CharField(label="Name or e-mail", max_length=254, widget=forms.TextInput({"autofocus": True}))
-    password = forms.CharField(max_length=128, strip=False, widget=forms.PasswordInput)
+    password = forms.CharField(max_length=LONGEST_PASSWORD, strip=False, widget=forms.PasswordInput)
 
 
 class CodeForm(forms.Form):
@@ -63,10 +68,22 @@ class CodeForm(forms.Form):
     )
 
 
-def page(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+class NewPasswordForm(AdminPasswordChangeForm):
+    """Django's, with an audit row."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["new_password1"].validators.append(MaxLengthValidator(LONGEST_PASSWORD))
+
+    def save(self, commit: bool = True) -> Any:
+        staff_sign_in.change_password(UserId(self.user.pk), super().save)
+        return self.user
+
+
+def page(view: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Read or sent, with the CSRF token, never kept by a browser; what is sent stands in no error report."""
-    kept_out = sensitive_post_parameters("password", "code")(view)
-    guarded: Callable[[HttpRequest], HttpResponse] = never_cache(
+    kept_out = sensitive_post_parameters()(view)
+    guarded: Callable[[HttpRequest], HttpResponseBase] = never_cache(
         csrf_protect(require_http_methods(["GET", "HEAD", "POST"])(kept_out))
     )
     return guarded
@@ -161,6 +178,17 @@ def recovery_codes(request: HttpRequest) -> HttpResponse:
             return _shown(request, "New recovery codes", form, refused)
         return _codes_shown(request, codes, reverse("admin:index"))
     return _shown(request, "New recovery codes", form)
+
+
+@page
+def password(request: HttpRequest) -> HttpResponseBase:
+    """A new password, for the old one."""
+    change = PasswordChangeView.as_view(
+        form_class=NewPasswordForm,
+        success_url=reverse("admin:password_change_done"),
+        extra_context=admin.site.each_context(request),
+    )
+    return change(request)
 
 
 def _pending(request: HttpRequest) -> StaffMember | None:
@@ -281,5 +309,6 @@ urlpatterns = [
     path("login/", sign_in),
     path("login/code/", factor, name="staff_factor"),
     path("login/enrol/", enrolment, name="staff_enrolment"),
+    path("password_change/", admin.site.admin_view(password)),
     path("recovery-codes/", admin.site.admin_view(recovery_codes), name="staff_recovery_codes"),
 ]

@@ -151,6 +151,12 @@ class StaffSignIn:
     def _hash(self, factor_id: UUID, code: str) -> str:
         return self.secrets.recovery_fingerprint(factor_id, normal(code))
 
+    def change_password(self, user_id: UserId, save: Callable[[], object]) -> None:
+        """A password of their own choice, stored by `save`; their sessions elsewhere end, for they are bound to it."""
+        with self.unit_of_work():
+            save()
+            self._note("staff.password_changed", user_id)
+
     def ended(self, user_id: UserId, why: str) -> None:
         """A session of staff is over: by signing out, or because it lasted too long or lay idle."""
         with self.unit_of_work():

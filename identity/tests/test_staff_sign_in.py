@@ -359,6 +359,27 @@ def test_who_is_no_member_of_staff_any_more_is_out_at_once(enrolled):
     assert not office.is_in()
 
 
+def test_a_new_password_wants_the_old_one_is_audited_and_ends_other_sessions(enrolled, clock):
+    here = signed_in()
+    clock.shift(30)
+    elsewhere = signed_in()
+    new = "nine herons over Nakuru"
+    form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+
+    for wrong in ({"old_password": "x"}, {"new_password1": "short", "new_password2": "short"}, dict.fromkeys(
+        ("new_password1", "new_password2"), "ab cd" * 26
+    )):  # fmt: skip
+        assert here.send("/admin/password_change/", **form | wrong).status_code == 200
+    assert actions("staff.password_changed") == []
+    assert here.send("/admin/password_change/", **form).headers["Location"] == "/admin/password_change/done/"
+
+    assert actions("staff.password_changed") == [("staff.password_changed", str(enrolled.pk), "")]
+    assert here.is_in()
+    assert not elsewhere.is_in()
+    enrolled.refresh_from_db()
+    assert enrolled.check_password(new)
+
+
 # --- few tries --------------------------------------------------------------------------------------------------------
 
 
