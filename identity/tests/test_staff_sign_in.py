@@ -1,6 +1,7 @@
 """Staff sign in by password and second factor, over HTTP: enrolment, codes, lock-out, and the end of a session."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from threading import Barrier, Thread
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import time_machine
 from django.contrib.sessions.models import Session
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
@@ -18,13 +19,16 @@ from identity.domain.staff_sign_in import (
     Factor,
     Seat,
     SignInLocked,
+    StaffMember,
     Tries,
+    WrongFactor,
     code_of,
     new_secret,
     step_at,
 )
 from identity.domain.user import InvalidCredentials, SignInBusy
 from identity.facade import staff_sign_in
+from identity.infrastructure.tokens import Argon2idHasher
 from identity.models import StaffFactor, StaffRecoveryCode, StaffSignInTries, User
 from identity.tests.factories import PASSWORD
 from shared_kernel.models import AuditLog
@@ -521,8 +525,6 @@ def test_many_tries_at_once_are_no_more_than_five():
             judged.append(1)
             return matches(*given)
 
-    from dataclasses import replace
-
     slow = replace(staff_sign_in, passwords=Counting())  # type: ignore[arg-type]
     outcomes = []
 
@@ -543,6 +545,68 @@ def test_many_tries_at_once_are_no_more_than_five():
 
     assert len(outcomes) == 12
     assert len(judged) == outcomes.count(InvalidCredentials) == MOST_TRIES
+
+
+def test_a_name_that_nobody_has_costs_a_hash_too(enrolled, monkeypatch):
+    hashed, verify = [], Argon2idHasher.verify
+
+    def counting(self, password, encoded):
+        hashed.append(password)
+        return verify(self, password, encoded)
+
+    monkeypatch.setattr(Argon2idHasher, "verify", counting)
+    counts: list[int] = []
+    for name in ("mary", "nobody", "nobody@example.org"):
+        wrong_passwords(Office(f"10.0.2.{len(counts)}"), 1, name)
+        counts.append(len(hashed))
+
+    assert counts == [1, 2, 3]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="one writer at a time")
+def test_of_two_requests_with_one_code_one_is_let_in():
+    mary = User.objects.create_staff("mary", "mary@example.org", PASSWORD)
+    a_factor(mary)
+    member = StaffMember(id=mary.pk, name="mary", password_hash="")
+    gate, outcomes = Barrier(4), []
+
+    def attempt(number):
+        gate.wait()
+        try:
+            outcomes.append(bool(staff_sign_in.factor(member, now_code(), Seat(address=f"10.0.3.{number}"))))
+        except WrongFactor:
+            outcomes.append(False)
+        finally:
+            connection.close()
+
+    threads = [Thread(target=attempt, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes) == [False, False, False, True]
+    assert AuditLog.objects.filter(action="staff.signed_in").count() == 1
+
+
+def test_the_demos_staff_sign_in_with_the_code_that_the_demo_prints(settings, capsys):
+    settings.DERIV_AGENTS = []
+    call_command("create_demo_data", "--staff-password", PASSWORD, "--staff-secret", SECRET, "--json")
+
+    for name in ("admin@example.com", "finance", "mlro2@example.com"):
+        office = Office()
+        office.password(name)
+        office.code(now_code())
+        assert office.is_in(), name
+    assert AuditLog.objects.filter(action="staff.factor_enrolled", actor="system:create_demo_data").count() == 9
+
+
+def test_a_demo_secret_that_is_none_is_said_so(settings, capsys):
+    settings.DERIV_AGENTS = []
+
+    with pytest.raises(CommandError, match="base32"):
+        call_command("create_demo_data", "--staff-password", PASSWORD, "--staff-secret", "not base32!", "--json")
 
 
 def test_a_seat_without_a_known_browser_counts_by_account_and_address():
