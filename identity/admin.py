@@ -19,6 +19,12 @@ from shared_kernel.api.context import identify
 
 admin.site.unregister(Group)  # who may do what is set by migrations and commands, not by hand
 
+# As every page of the back-office has it (`penpay/headers.py`), and images that stand in the page itself.
+IMAGES_WITHIN = (
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; object-src 'none'; frame-ancestors 'none'; "
+    "form-action 'self'"
+)
+
 
 @admin.register(Group)
 class GroupAdmin(ReadOnlyAdmin):
@@ -72,10 +78,12 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "frozen_at", "restricted_at", "erase_after", "created_at",
-        "last_login", "timeline", "events",
+        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "frozen_at", "restricted_at", "erase_after",
+        "created_at", "last_login", "timeline", "events",
     )  # fmt: skip
-    readonly_fields = ("handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "timeline", "events")
+    readonly_fields = (
+        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "timeline", "events",
+    )  # fmt: skip
 
     @admin.display(description="name or handle", ordering="username")
     def handle(self, row: models.User) -> str:
@@ -96,6 +104,12 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="identity check")
     def kyc(self, row: models.User) -> str:
         return str(getattr(getattr(row, "compliance", None), "kyc_status", "–"))
+
+    @admin.display(description="second factor of staff")
+    def second_factor(self, row: models.User) -> str:
+        """Since when it is there."""
+        factor = models.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
+        return f"since {factor:%Y-%m-%d %H:%M}" if factor else "–"
 
 
 class OfUser(ReadOnlyAdmin):
@@ -145,7 +159,9 @@ class KycSnapshotAdmin(OfUser):
         identify(request, f"staff:{request.user.pk}")
         kyc_submissions.looked_at(id, owner)
         shown = {**self.admin_site.each_context(request), "title": "Documents", **(queries.kyc_submission(id) or {})}
-        return TemplateResponse(request, "identity/documents.html", shown)
+        response = TemplateResponse(request, "identity/documents.html", shown)
+        response.headers["Content-Security-Policy"] = IMAGES_WITHIN
+        return response
 
     @admin.display(description="documents")
     def in_clear(self, row: models.KycSnapshot) -> SafeString:

@@ -1,5 +1,7 @@
 """Django's entry for this context."""
 
+from typing import Any
+
 from django.apps import AppConfig
 
 
@@ -7,11 +9,20 @@ class IdentityConfig(AppConfig):
     name = "identity"
 
     def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_out
         from django.db.models.signals import post_migrate
 
+        from identity.infrastructure import staff_checks  # noqa: F401 - registers itself by being imported
         from identity.infrastructure.kyc import GUARDS
         from identity.infrastructure.staff_groups import keep_groups
         from shared_kernel.infrastructure.append_only import keep_installed
 
         keep_installed(self, GUARDS)
         post_migrate.connect(keep_groups, sender=self)
+
+        def signed_out(**told: Any) -> None:
+            from identity.api.staff import note_sign_out  # pages need all apps
+
+            note_sign_out(**told)
+
+        user_logged_out.connect(signed_out, weak=False)

@@ -1,5 +1,6 @@
 """Identity, assembled; the only door of this context."""
 
+import os
 from datetime import timedelta
 
 from django.conf import settings
@@ -12,7 +13,9 @@ from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
 from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
+from identity.application.staff_sign_in import StaffSignIn
 from identity.domain.ports import CustomerTies, Ties
+from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
 from identity.infrastructure.directory import DjangoUserDirectory
 from identity.infrastructure.erasure import EXPIRED, DjangoPersonalRecords
 from identity.infrastructure.images import PillowCleaner
@@ -23,6 +26,7 @@ from identity.infrastructure.persistence import (
     DjangoVerificationRepository,
 )
 from identity.infrastructure.sms import sms_sender
+from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
@@ -70,6 +74,18 @@ kyc_submissions = KycSubmissions(
 )
 profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
+staff_sign_in = StaffSignIn(
+    staff=DjangoStaffDirectory(),
+    factors=DjangoFactorRepository(),
+    tries=DjangoSignInTries(),
+    passwords=Argon2Passwords(),
+    secrets=RandomSecrets(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+    new_secret=lambda: new_secret(os.urandom(SECRET_BYTES)),
+)
 
 
 def erasure(ties: CustomerTies) -> Erasure:
@@ -100,6 +116,7 @@ __all__ = [
     "Ties",
     "Tokens",
     "auth",
+    "code_of",
     "deriv_logins",
     "erasure",
     "kyc",
@@ -107,5 +124,7 @@ __all__ = [
     "profiles",
     "queries",
     "registration",
+    "staff_sign_in",
+    "step_at",
     "users",
 ]

@@ -31,7 +31,7 @@ from payments.facade import (
     users,
     withdrawals,
 )
-from shared_kernel.api.answers import Page, accepted, idempotency_key
+from shared_kernel.api.answers import LIMIT, Page, accepted, idempotency_key
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Money
@@ -249,7 +249,7 @@ class Transactions(APIView):
             OpenApiParameter("from", str, description="RFC 3339; created then or later"),
             OpenApiParameter("to", str, description="RFC 3339; created before"),
             OpenApiParameter("cursor", str),
-            OpenApiParameter("limit", int),
+            OpenApiParameter("limit", LIMIT),
         ],
     )
     def get(self, request: Request) -> Response:

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b32encode
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -97,17 +99,17 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
-    password = secrets.token_urlsafe(12)
+    staff = Staff(secrets.token_urlsafe(12), b32encode(secrets.token_bytes(20)).decode())
     with Stack(environment(), HOME / "logs", port=asked.port) as stack:
         try:
-            begin(stack, console, password)
+            begin(stack, console, staff)
             show_books(stack, console, [id for person in PEOPLE for id in payments(stack, console, person)])
         except (DemoFailed, NotStarted, httpx.HTTPError, subprocess.CalledProcessError) as error:
             console.print(f"[red]The demo failed:[/] {error}")
             console.print(f"The processes' logs are in {stack.logs.relative_to(ROOT)}")
             return 1
         if not asked.once:
-            serve(stack, console, password)
+            serve(stack, console, staff)
     return 0
 
 
@@ -123,11 +125,11 @@ def environment() -> dict[str, str]:
     }
 
 
-def begin(stack: Stack, console: Console, password: str) -> None:
+def begin(stack: Stack, console: Console, staff: "Staff") -> None:
     """Database, processes, the customer's phone and Deriv account at the providers."""
     console.print("[bold]PenPay[/] moves money between M-Pesa and Deriv. Starting it with simulated providers …")
     stack.manage("migrate", "--verbosity", "0")
-    stack.manage("create_demo_data", "--staff-password", password, "--json")
+    stack.manage("create_demo_data", "--staff-password", staff.password, "--staff-secret", staff.secret, "--json")
     stack.start()
     for person in PEOPLE:
         stack.control("mpesa", "customers", {"phone": person.phone, "behaviour": "pay"})
@@ -241,6 +243,20 @@ class Customer:
         return transaction
 
 
+@dataclass(frozen=True)
+class Staff:
+    """How the demo's staff sign in: one password and one TOTP secret for all, made anew by each run."""
+
+    password: str
+    secret: str
+
+    def code(self) -> str:
+        """What an authenticator app would show now."""
+        from identity.facade import code_of, step_at  # needs the settings
+
+        return code_of(self.secret, step_at(datetime.now(UTC)))
+
+
 def waits_for(look: Callable[[], Any], otherwise: str, most_s: float = 30) -> Any:
     """What `look` finds. Raises `DemoFailed`."""
     until = time.monotonic() + most_s
@@ -281,17 +297,21 @@ def units(minor: int) -> str:
     return f"{minor // 100:,}.{minor % 100:02d}"
 
 
-def serve(stack: Stack, console: Console, password: str) -> None:
-    """Until Ctrl-C."""
-    console.print(f"Admin     {stack.url}/admin/   sign in as admin@example.com, password {password}")
+def serve(stack: Stack, console: Console, staff: "Staff") -> None:
+    """Until Ctrl-C. On a terminal the code of the moment stands below."""
+    console.print(f"Admin     {stack.url}/admin/   sign in as admin@example.com, password {staff.password}")
     console.print("          or, with the same one, as finance@, finance2@, mlro@, mlro2@, ops@, support@, auditor@ …")
+    console.print(f"          then a code, new every 30 seconds, of the TOTP secret {staff.secret}")
+    console.print("          (all of them share it in this demo; each code signs each of them in once)")
     console.print(f"API docs  {stack.url}/api/v1/docs/")
     for provider, name in (("mpesa", "M-Pesa"), ("deriv_ws", "Deriv")):
         console.print(f"Faults    http://{HOST}:{stack.simulators[provider]}/_control/faults   ({name})")
-    console.print("Serving until Ctrl-C …")
+    console.print(f"Code for the admin now: {staff.code()}")
     try:
-        while all(process.poll() is None for process in stack.processes.values()):
-            time.sleep(0.5)
+        with console.status("") as line:  # shown on terminals only
+            while all(process.poll() is None for process in stack.processes.values()):
+                line.update(f"Serving until Ctrl-C …   code for the admin: [bold]{staff.code()}[/]")
+                time.sleep(0.5)
     except KeyboardInterrupt:
         console.print("\nStopping …")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 
 COMMON = "base-uri 'none'; object-src 'none'; frame-ancestors 'none'; form-action 'self'"
-PAGES = f"default-src 'self'; img-src 'self' data:; {COMMON}"
+PAGES = f"default-src 'self'; {COMMON}"
 DOCS = (
     f"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; {COMMON}"  # Swagger UI styles inline
 )
@@ -28,5 +28,8 @@ class SecurityHeadersMiddleware:
         else:
             response.headers.setdefault("Content-Security-Policy", DATA)
             response.headers.setdefault("Cache-Control", "no-store")
-        response.headers.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=()")
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        response.headers.setdefault(
+            "Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+        )
         return response

@@ -26,6 +26,7 @@ if APP_ENV not in {"development", "testing", "demo", "production"}:
 if (BASE_DIR / ".env").exists() and APP_ENV in {"development", "production"}:
     env.read_env(BASE_DIR / ".env")
 PRODUCTION = APP_ENV == "production"
+LEAST_DIFFERENT = 8  # characters in a random key; 64 random hex digits have fewer once in 10^12
 LOCAL = APP_ENV in {"development", "demo", "testing"}
 
 
@@ -42,6 +43,30 @@ def required(name: str, default: str, *, least: int = 1) -> str:
     return value
 
 
+def secret(name: str, default: str, *, least: int) -> str:
+    """As `required`, and in production made by chance: neither one letter over and over nor a demo value's twin."""
+    value = required(name, default, least=least)
+    if PRODUCTION and len(set(value)) < LEAST_DIFFERENT:
+        raise ImproperlyConfigured(f"{name} must be random in production: openssl rand -hex 32 makes a key")
+    return value
+
+
+def secure(name: str, default: str, *, scheme: str) -> str:
+    """As `required`, and in production an address by `scheme` (`https`, `wss`), of a host."""
+    value = required(name, default)
+    if PRODUCTION and not re.match(rf"{scheme}://[^/\s]", value):
+        raise ImproperlyConfigured(f"{name} must be an address that begins with {scheme}:// in production")
+    return value
+
+
+def within(name: str, default: int, least: int, most: int) -> int:
+    """A whole number. Raises `ImproperlyConfigured` in production where it is not from `least` to `most`."""
+    value: int = env.int(name, default=default)
+    if PRODUCTION and not least <= value <= most:
+        raise ImproperlyConfigured(f"{name} must be from {least} to {most} in production")
+    return value
+
+
 def demo_key(name: str) -> str:
     """A fixed key for development, tests and demo: distinct for each name, and refused in production."""
     return hashlib.sha256(f"penpay demo {name}".encode()).hexdigest()
@@ -52,7 +77,9 @@ def key_ring(name: str, *, most: int = 64) -> str:
     ring = required(name, f"demo:{demo_key(name)}", least=32)
     pairs = [part.strip().partition(":") for part in ring.split(",")]
     for key_id, _, key in pairs:
-        if not re.fullmatch(r"[\w-]{1,32}", key_id, re.ASCII) or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key):
+        named = re.fullmatch(r"[\w-]{1,32}", key_id, re.ASCII)
+        random = len(set(key)) >= LEAST_DIFFERENT or not PRODUCTION
+        if not named or not re.fullmatch(f"[0-9a-fA-F]{{64,{most}}}", key) or not random:
             raise ImproperlyConfigured(
                 f"{name} is a list of id:key, each id 1 to 32 letters and digits, each key 64 hex digits (32 bytes)"
             )
@@ -61,13 +88,18 @@ def key_ring(name: str, *, most: int = 64) -> str:
     return ring
 
 
-SECRET_KEY = required("SECRET_KEY", demo_key("SECRET_KEY"), least=50)
+SECRET_KEY = secret("SECRET_KEY", demo_key("SECRET_KEY"), least=50)
 DEBUG = False
 ALLOWED_HOSTS = env.list(
     "ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]", "testserver"]
 )
 if PRODUCTION and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
     raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts in production")
+STAFF_HOSTS = env.list("STAFF_HOSTS", default=[])  # the only ones with /admin/, and with nothing else; empty: all
+if not set(STAFF_HOSTS) <= set(ALLOWED_HOSTS):
+    raise ImproperlyConfigured("STAFF_HOSTS must be among ALLOWED_HOSTS, and as they stand there")
+if STAFF_HOSTS and set(STAFF_HOSTS) == set(ALLOWED_HOSTS):
+    raise ImproperlyConfigured("STAFF_HOSTS must leave one of ALLOWED_HOSTS to the API")
 if env.bool("USE_PYMYSQL", default=False):
     import pymysql
 
@@ -134,13 +166,15 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "penpay.headers.SecurityHeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "shared_kernel.api.context.ContextMiddleware",
-    "penpay.headers.SecurityHeadersMiddleware",
+    "penpay.hosts.StaffHostMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "identity.api.staff.StaffSessionMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -185,6 +219,8 @@ SECURE_COOKIES = APP_ENV in {"production", "testing"}
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_NAME = "__Host-sessionid" if PRODUCTION else "sessionid"  # the staff site's; customers' are tokens
+SESSION_COOKIE_AGE = 8 * 3600  # `LONGEST` of identity/domain/staff_sign_in.py, which each request is held against
 CSRF_COOKIE_NAME = "csrftoken"
 CSRF_FAILURE_VIEW = "shared_kernel.api.problems.csrf_failure"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -196,25 +232,36 @@ if PRODUCTION:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_REDIRECT_EXEMPT = [r"^health/", r"^metrics$"]  # asked for inside, without TLS
-TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+TRUSTED_PROXY_COUNT = within("TRUSTED_PROXY_COUNT", 0, 1, 8)  # TLS ends at the first: callers' addresses come from it
 METRICS_ALLOWED_IPS = env.list("METRICS_ALLOWED_IPS", default=["127.0.0.0/8", "::1/128"])
 API_DOCS = env.bool("API_DOCS", default=not PRODUCTION)
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 PII_KEYS = key_ring("PII_KEYS")  # "id:64 hex digits", newest first, by commas
-PII_INDEX_KEY = required("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
+PII_INDEX_KEY = secret("PII_INDEX_KEY", demo_key("PII_INDEX_KEY"), least=64)
+if not re.fullmatch(r"([0-9a-fA-F]{2}){32,}", PII_INDEX_KEY):
+    raise ImproperlyConfigured("PII_INDEX_KEY is 64 hex digits (32 bytes)")
 JWT_SIGNING_KEYS = key_ring("JWT_SIGNING_KEYS", most=128)
 SEAL_ANCHOR = required("SEAL_ANCHOR", str(BASE_DIR / ".local" / "anchor"))
 if not Path(SEAL_ANCHOR).is_absolute():
     raise ImproperlyConfigured("SEAL_ANCHOR is a directory, given from the root, such as /var/lib/penpay/anchor")
-SEAL_ANCHOR_KEY = required("SEAL_ANCHOR_KEY", demo_key("SEAL_ANCHOR_KEY"), least=64)
+SEAL_ANCHOR_KEY = secret("SEAL_ANCHOR_KEY", demo_key("SEAL_ANCHOR_KEY"), least=64)
 if not re.fullmatch(r"[0-9a-fA-F]{64}", SEAL_ANCHOR_KEY):
     raise ImproperlyConfigured("SEAL_ANCHOR_KEY is 64 hex digits (32 bytes)")
-if SEAL_ANCHOR_KEY.lower() in f"{SECRET_KEY} {PII_KEYS} {PII_INDEX_KEY} {JWT_SIGNING_KEYS}".lower():
-    raise ImproperlyConfigured("SEAL_ANCHOR_KEY must be a key of its own, not one that serves elsewhere")
-JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
-JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
-MAX_DEVICES = env.int("MAX_DEVICES", default=2)
+KEYS = {
+    "SECRET_KEY": SECRET_KEY,
+    "PII_KEYS": PII_KEYS,
+    "PII_INDEX_KEY": PII_INDEX_KEY,
+    "JWT_SIGNING_KEYS": JWT_SIGNING_KEYS,
+    "SEAL_ANCHOR_KEY": SEAL_ANCHOR_KEY,
+}
+for name, keys in KEYS.items():
+    others = " ".join(other for of, other in KEYS.items() if of != name).lower()
+    if any(key.rpartition(":")[2].strip().lower() in others for key in keys.split(",")):
+        raise ImproperlyConfigured(f"{name} must be a key of its own, not one that serves elsewhere")
+JWT_ACCESS_TTL = within("JWT_ACCESS_TTL", 300, 30, 900)
+JWT_REFRESH_TTL = within("JWT_REFRESH_TTL", 7 * 24 * 3600, 600, 30 * 24 * 3600)
+MAX_DEVICES = within("MAX_DEVICES", 2, 1, 5)
 EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
 SMS_URL = env.str("SMS_URL", default="console://")
 vars().update(env.email_url_config(EMAIL_URL))
@@ -249,7 +296,7 @@ if DATA_RESIDENCY_REGION:
         )
 
 # --- M-Pesa ---------------------------------------------------------------------------------------------------------
-MPESA_BASE_URL = required("MPESA_BASE_URL", "http://127.0.0.1:8801")
+MPESA_BASE_URL = secure("MPESA_BASE_URL", "http://127.0.0.1:8801", scheme="https")
 MPESA_CONSUMER_KEY = required("MPESA_CONSUMER_KEY", "demo-consumer-key")
 MPESA_CONSUMER_SECRET = required("MPESA_CONSUMER_SECRET", "demo-consumer-secret")
 MPESA_SHORTCODE = required("MPESA_SHORTCODE", "174379")
@@ -261,7 +308,7 @@ MPESA_CERTIFICATE_FILE = required(
     "MPESA_CERTIFICATE_FILE", str(BASE_DIR / "mpesa_integration/simulator/test_material/certificate.pem")
 )
 MPESA_CERTIFICATE_SHA256 = required("MPESA_CERTIFICATE_SHA256", "", least=64)
-MPESA_CALLBACK_BASE_URL = required("MPESA_CALLBACK_BASE_URL", "http://127.0.0.1:8000")
+MPESA_CALLBACK_BASE_URL = secure("MPESA_CALLBACK_BASE_URL", "http://127.0.0.1:8000", scheme="https")
 MPESA_CALLBACK_ALLOWED_IPS = env.list(
     "MPESA_CALLBACK_ALLOWED_IPS",
     default=["127.0.0.1", "::1"]
@@ -279,7 +326,7 @@ MPESA_RATE_PER_MINUTE = env.int(
 )  # 0: no limit, not in production
 
 # --- Deriv ----------------------------------------------------------------------------------------------------------
-DERIV_WS_URL = required("DERIV_WS_URL", "ws://127.0.0.1:8802/websockets/v3")
+DERIV_WS_URL = secure("DERIV_WS_URL", "ws://127.0.0.1:8802/websockets/v3", scheme="wss")
 DERIV_REST_URL = env.str("DERIV_REST_URL", default="" if PRODUCTION else "http://127.0.0.1:8803")
 DERIV_APP_ID = required("DERIV_APP_ID", "1089")
 DERIV_OAUTH_CLIENT_ID = env.str("DERIV_OAUTH_CLIENT_ID", default="")
@@ -419,7 +466,9 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 # --- logs -----------------------------------------------------------------------------------------------------------
-LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
+if LOG_LEVEL not in {"INFO", "WARNING", "ERROR", *(() if PRODUCTION else ("DEBUG",))}:
+    raise ImproperlyConfigured("LOG_LEVEL is INFO, WARNING or ERROR; DEBUG, which tells SQL, is not for production")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

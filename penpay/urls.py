@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.negotiation import DefaultContentNegotiation
 
+from identity.api import staff
 from identity.facade import queries as people
 from penpay import finance_pages, health, openapi  # noqa: F401 - the latter registers itself by being imported
 from wallet import urls as wallet
@@ -18,13 +19,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("metrics", health.metrics),
+    path("admin/", include(staff)),
     path("admin/", admin.site.admin_view(finance_pages.index)),
     path("admin/finance/", include(finance_pages)),
     path("admin/", admin.site.urls),
 ]
 if settings.API_DOCS:
     schema = SpectacularAPIView.as_view(content_negotiation_class=DefaultContentNegotiation)  # YAML, or ?format=json
-    docs = SpectacularSwaggerSplitView.as_view(content_negotiation_class=DefaultContentNegotiation)
+    docs = SpectacularSwaggerSplitView.as_view(
+        content_negotiation_class=DefaultContentNegotiation,
+        http_method_names=["get", "head"],  # OPTIONS would look for a template
+    )
     urlpatterns += [path("api/v1/schema/", schema, name="schema"), path("api/v1/docs/", docs, name="docs")]
 
 handler400 = "shared_kernel.api.problems.bad_request"

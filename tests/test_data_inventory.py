@@ -16,7 +16,8 @@ PERSONAL = {label: entry for label, entry in INVENTORY.items() if isinstance(ent
 TELLING = {"user_id", "phone", "email", "full_name", "name", "address", "transaction_id"}
 OUR_OWN = {"mpesa_integration.MpesaToken": {"token"}, "auth.Permission": {"name"}, "auth.Group": {"name"},
            "mpesa_integration.MpesaInitiator": {"name"}, "payments.SuspenseClaim": {"name"},
-           "shared_kernel.Lease": {"name"}}  # fmt: skip
+           "shared_kernel.Lease": {"name"}, "identity.StaffFactor": {"user", "secret"},
+           "identity.StaffSignInTries": {"key"}}  # fmt: skip
 
 
 def columns(model):

@@ -30,6 +30,7 @@ from penpay import finance, finance_pages
 from shared_kernel.facade import new_id, now
 from shared_kernel.infrastructure.spreadsheets import csv_line, neutral, write_workbook
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 from wallet.facade import account, accounts, history_with_balances, whole_history
 from wallet.models import LedgerAccount, LedgerBalance
 from wallet.tests.factories import AGENT, SHORTCODE
@@ -52,9 +53,7 @@ def staff(*groups):
     user = User.objects.create_superuser(name, f"{name}@example.org", "a long enough password")
     User.objects.filter(pk=user.pk).update(is_superuser=False)
     user.groups.set([Group.objects.get_or_create(name=name)[0] for name in groups])
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(user)
-    return client
+    return signed_in(user)
 
 
 def a_busy_day():

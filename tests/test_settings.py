@@ -1,11 +1,15 @@
 """What the settings refuse before anything starts."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import load_pem_x509_certificate
 from django.core.exceptions import ImproperlyConfigured
 
 from penpay import settings
@@ -64,55 +68,119 @@ def test_production_refuses_a_demo_token(monkeypatch):
 
 PRODUCTION = {
     "APP_ENV": "production",
-    "SECRET_KEY": "s" * 50,
-    "ALLOWED_HOSTS": "api.example.com",
+    "SECRET_KEY": token_urlsafe(50),
+    "ALLOWED_HOSTS": "api.example.com,office.example.com",
+    "STAFF_HOSTS": "office.example.com",
+    "TRUSTED_PROXY_COUNT": "1",
     "DATABASE_URL": "sqlite:////tmp/penpay-is-never-made.sqlite3",
-    "PII_KEYS": f"a:{'1a' * 32}",
-    "PII_INDEX_KEY": "2b" * 32,
-    "JWT_SIGNING_KEYS": f"a:{'3c' * 32}",
+    "PII_KEYS": f"a:{token_hex(32)}",
+    "PII_INDEX_KEY": token_hex(32),
+    "JWT_SIGNING_KEYS": f"a:{token_hex(32)}",
     "SEAL_ANCHOR": "/var/lib/penpay/anchor",
-    "SEAL_ANCHOR_KEY": "4d" * 32,
+    "SEAL_ANCHOR_KEY": token_hex(32),
     "DATA_RESIDENCY_REGION": "KE",
     "DATA_RESIDENCY_HOSTS": "KE=*.nairobi.example.com,KE=10.20.0.0/16,ZA=*.cape.example.com",
+    "EMAIL_URL": "smtp+tls://penpay:s3cret@mail.nairobi.example.com:587",
+}
+PROVIDERS = {
+    "MPESA_BASE_URL": "https://api.safaricom.co.ke",
+    "MPESA_CONSUMER_KEY": token_hex(8),
+    "MPESA_CONSUMER_SECRET": token_hex(8),
+    "MPESA_SHORTCODE": "600001",
+    "MPESA_PASSKEY": token_hex(8),
+    "MPESA_B2C_SHORTCODE": "600002",
+    "MPESA_INITIATOR_NAME": "penpay",
+    "MPESA_INITIATOR_PASSWORD": token_hex(8),
+    "MPESA_CALLBACK_BASE_URL": "https://api.example.com",
+    "DERIV_WS_URL": "wss://ws.derivws.com/websockets/v3",
+    "DERIV_APP_ID": "4711",
+    "DERIV_AGENTS": json.dumps([V3]),
     "REDIS_URL": "redis://:s3cret@10.20.0.7:6379/0",
     "CELERY_BROKER_URL": "redis://:s3cret@redis.nairobi.example.com:6379/1",
-    "EMAIL_URL": "smtp+tls://penpay:s3cret@mail.nairobi.example.com:587",
 }
 
 
-def started(given):
-    """What comes of a start in production with these settings: its exit code and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import penpay.settings"],
-        env={"PATH": os.environ["PATH"]} | PRODUCTION | given,
+@pytest.fixture(scope="module", autouse=True)
+def certificate(tmp_path_factory):
+    """One at a place of its own, with its fingerprint."""
+    file = tmp_path_factory.mktemp("mpesa") / "certificate.pem"
+    pem = Path(settings.MPESA_CERTIFICATE_FILE).read_bytes()
+    file.write_bytes(pem)
+    sha256 = load_pem_x509_certificate(pem).fingerprint(SHA256()).hex()
+    PROVIDERS.update(MPESA_CERTIFICATE_FILE=str(file), MPESA_CERTIFICATE_SHA256=sha256)
+
+
+def in_production(*words: str, **given: str) -> "subprocess.CompletedProcess[str]":
+    """Python with these words, and the environment of a production that lacks nothing but what is `given`."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | PRODUCTION | PROVIDERS | given
+    return subprocess.run(
+        [sys.executable, *words],
+        env=environment,
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.returncode, done.stderr
+
+
+def test_a_production_that_lacks_nothing_starts():
+    done = in_production("-c", "import penpay.settings")
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        ({"SECRET_KEY": ""}, "SECRET_KEY must be set in production, to at least 50 characters"),
+        ({"SECRET_KEY": token_urlsafe(20)}, "SECRET_KEY must be set in production, to at least 50 characters"),
+        ({"SECRET_KEY": "s" * 50}, "SECRET_KEY must be random in production"),
+        ({"SECRET_KEY": settings.demo_key("SECRET_KEY")}, "SECRET_KEY must be set in production"),
+        ({"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS must name the hosts"),
+        ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS must name the hosts"),
+        ({"STAFF_HOSTS": "elsewhere.example.com"}, "STAFF_HOSTS must be among ALLOWED_HOSTS"),
+        ({"STAFF_HOSTS": PRODUCTION["ALLOWED_HOSTS"]}, "STAFF_HOSTS must leave one of ALLOWED_HOSTS to the API"),
+        ({"TRUSTED_PROXY_COUNT": "0"}, "TRUSTED_PROXY_COUNT must be from 1 to 8"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL must be set"),
+        ({"PII_KEYS": ""}, "PII_KEYS must be set"),
+        ({"PII_KEYS": f"demo:{settings.demo_key('PII_KEYS')}"}, "PII_KEYS must be set"),
+        ({"PII_KEYS": "a:" + "1a" * 32}, "PII_KEYS is a list of id:key"),
+        ({"PII_INDEX_KEY": "2b" * 32}, "PII_INDEX_KEY must be random"),
+        ({"PII_INDEX_KEY": token_urlsafe(64)}, "PII_INDEX_KEY is 64 hex digits"),
+        ({"PII_INDEX_KEY": PRODUCTION["PII_KEYS"][2:]}, "must be a key of its own"),
+        ({"JWT_SIGNING_KEYS": f"b:{PRODUCTION['PII_KEYS'][2:]}"}, "must be a key of its own"),
+        ({"JWT_SIGNING_KEYS": f"b:{PRODUCTION['PII_INDEX_KEY'].upper()}"}, "must be a key of its own"),
+        ({"JWT_SIGNING_KEYS": "a:short"}, "JWT_SIGNING_KEYS"),
+        ({"JWT_ACCESS_TTL": "3600"}, "JWT_ACCESS_TTL must be from 30 to 900"),
+        ({"JWT_REFRESH_TTL": "31536000"}, "JWT_REFRESH_TTL must be from"),
+        ({"MAX_DEVICES": "1000"}, "MAX_DEVICES must be from 1 to 5"),
         ({"SEAL_ANCHOR": ""}, "SEAL_ANCHOR must be set in production"),
         ({"SEAL_ANCHOR": "anchor"}, "SEAL_ANCHOR is a directory, given from the root"),
         ({"SEAL_ANCHOR_KEY": ""}, "SEAL_ANCHOR_KEY must be set in production"),
         ({"SEAL_ANCHOR_KEY": settings.demo_key("SEAL_ANCHOR_KEY")}, "SEAL_ANCHOR_KEY must be set in production"),
-        ({"SEAL_ANCHOR_KEY": "xy" * 32}, "SEAL_ANCHOR_KEY is 64 hex digits"),
-        ({"SEAL_ANCHOR_KEY": "2b" * 32}, "SEAL_ANCHOR_KEY must be a key of its own"),
-        ({"SEAL_ANCHOR_KEY": "1A" * 32}, "SEAL_ANCHOR_KEY must be a key of its own"),
-        ({}, "MPESA_BASE_URL must be set in production"),  # what is asked for next
+        ({"SEAL_ANCHOR_KEY": token_urlsafe(64)}, "SEAL_ANCHOR_KEY is 64 hex digits"),
+        ({"SEAL_ANCHOR_KEY": PRODUCTION["PII_INDEX_KEY"]}, "must be a key of its own"),
+        ({"SEAL_ANCHOR_KEY": PRODUCTION["PII_KEYS"][2:].upper()}, "must be a key of its own"),
+        ({"MPESA_BASE_URL": ""}, "MPESA_BASE_URL must be set in production"),
+        ({"MPESA_BASE_URL": "http://api.safaricom.co.ke"}, "MPESA_BASE_URL must be an address that begins with https"),
+        ({"MPESA_CALLBACK_BASE_URL": "http://api.example.com"}, "MPESA_CALLBACK_BASE_URL must be an address"),
+        ({"MPESA_PASSKEY": "demo-passkey"}, "MPESA_PASSKEY must be set"),
+        ({"MPESA_RATE_PER_MINUTE": "0"}, "MPESA_RATE_PER_MINUTE is the calls a minute"),
+        ({"DERIV_WS_URL": "ws://ws.derivws.com"}, "DERIV_WS_URL must be an address that begins with wss"),
+        ({"DERIV_AGENTS": "[]"}, "DERIV_AGENTS must list at least one agent"),
+        ({"REDIS_URL": ""}, "REDIS_URL must be set"),
+        ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL must be set"),
+        ({"LOG_LEVEL": "DEBUG"}, "LOG_LEVEL is INFO, WARNING or ERROR"),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
-def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given, says):
-    code, said = started(given)
+def test_production_does_not_start_on_a_missing_or_weak_value_and_names_it_but_tells_no_key(given, says):
+    done = in_production("-c", "import penpay.settings", **given)
 
-    assert code == 1
-    assert says in said.splitlines()[-1]
-    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in said
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    keys = [value.rpartition(":")[2] for name, value in (PRODUCTION | given).items() if "KEY" in name]
+    assert not [key for key in keys if len(key) > 20 and key in done.stderr]
 
 
 @pytest.mark.parametrize(
@@ -129,26 +197,69 @@ def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given,
         ({"EMAIL_URL": "smtp+tls://penpay:s3cret@smtp.example.net:587"}, "EMAIL_URL (smtp.example.net)"),
         ({"SMS_URL": "https://penpay:s3cret@sms.example.net/send"}, "SMS_URL (sms.example.net)"),
         ({"DATA_RESIDENCY_REGION": "ZA"}, "REDIS_URL (10.20.0.7), CELERY_BROKER_URL (redis.nairobi.example.com)"),
-        ({}, "MPESA_BASE_URL must be set in production"),  # what is asked for next
-        (
-            {"DATA_RESIDENCY_REGION": "ke", "DATABASE_URL": "mysql://p:s3cret@DB.Nairobi.Example.com/p"},
-            "MPESA_BASE_URL",
-        ),
     ],
     ids=str,
 )
 def test_production_does_not_start_on_a_host_outside_of_its_region_and_no_password_is_told(given, says):
-    code, said = started(given)
+    done = in_production("-c", "import penpay.settings", **given)
 
-    assert code == 1
-    assert says in said.splitlines()[-1]
-    assert "s3cret" not in said
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    assert "s3cret" not in done.stderr
 
 
-@pytest.mark.parametrize("ring", ["a.b:" + "1a" * 32, f"a:{'1a' * 32},a:{'5e' * 32}", "a|b:" + "1a" * 32])
-def test_production_refuses_key_ids_that_cannot_be_told_apart(ring):
-    code, said = started({"PII_KEYS": ring})
+def test_a_host_is_of_its_region_however_it_is_spelt():
+    given = {"DATA_RESIDENCY_REGION": "ke", "DATABASE_URL": "mysql://p:s3cret@DB.Nairobi.Example.com/p"}
 
-    assert code == 1
-    assert "PII_KEYS" in said.splitlines()[-1]
-    assert "1a1a" not in said
+    assert in_production("-c", "import penpay.settings", **given).returncode == 0
+
+
+@pytest.mark.parametrize("ids", ["a.b:{},c:{}", "a:{},a:{}", "a|b:{},c:{}"])
+def test_production_refuses_key_ids_that_cannot_be_told_apart(ids):
+    keys = token_hex(32), token_hex(32)
+
+    done = in_production("-c", "import penpay.settings", PII_KEYS=ids.format(*keys))
+
+    assert done.returncode == 1
+    assert "PII_KEYS" in done.stderr.splitlines()[-1]
+    assert keys[0] not in done.stderr
+
+
+def test_djangos_own_check_of_a_deployment_finds_nothing():
+    done = in_production("manage.py", "check", "--deploy", "--fail-level", "DEBUG", DATABASE_URL="sqlite://:memory:")
+
+    assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
+
+
+def test_that_check_can_find_something():
+    broken = "import penpay.settings as s; s.SECURE_HSTS_SECONDS = 60; s.SESSION_COOKIE_SECURE = False;"
+    run = "from django.core.management import execute_from_command_line as run; run(['x', 'check', '--deploy'])"
+    done = in_production("-c", broken + run, DATABASE_URL="sqlite://:memory:", DJANGO_SETTINGS_MODULE="penpay.settings")
+
+    assert "security.W012" in done.stderr
+
+
+def test_in_production_every_answer_is_for_tls_and_each_cookie_bound_to_it():
+    ask = """
+import django; django.setup()
+from django.test import Client
+tls = {"X-Forwarded-Proto": "https", "Host": "office.example.com"}
+plain = Client(headers={"Host": "office.example.com"}).get("/admin/login/")
+page = Client(headers=tls).get("/admin/login/")
+csrf = Client(headers=tls | {"Host": "api.example.com"}).get("/api/v1/auth/csrf")
+from django.conf import settings
+print(plain.status_code, plain.headers["Location"])
+print(page.status_code, csrf.status_code)
+print(page.headers["Strict-Transport-Security"])
+print(*sorted(f"{n} {c['secure']} {c['samesite']}" for r in (page, csrf) for n, c in r.cookies.items()))
+print(settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY, settings.DEBUG)
+"""
+    done = in_production("-c", ask, DATABASE_URL="sqlite://:memory:", DJANGO_SETTINGS_MODULE="penpay.settings")
+
+    assert done.stdout.splitlines() == [
+        "301 https://office.example.com/admin/login/",
+        "200 204",
+        "max-age=31536000; includeSubDomains; preload",
+        "csrftoken True Strict csrftoken True Strict",
+        "__Host-sessionid True True False",
+    ], done.stderr

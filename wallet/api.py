@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from shared_kernel.api.answers import from_micros, micros, page_size, read_cursor, write_cursor
+from shared_kernel.api.answers import LIMIT, from_micros, micros, page_size, read_cursor, write_cursor
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
 from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.domain.money import Currency, Money
@@ -188,7 +188,7 @@ class Statement(APIView):
             OpenApiParameter("currency", str, enum=CURRENCIES, description="Only this one"),
             OpenApiParameter("format", str, enum=FORMATS, default="json"),
             OpenApiParameter("cursor", str, description="For JSON; it keeps the period and currency of its first page"),
-            OpenApiParameter("limit", int, description="For JSON"),
+            OpenApiParameter("limit", LIMIT, description="For JSON"),
         ],
     )
     def get(self, request: Request) -> HttpResponseBase:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
 from identity.domain.session import RefreshToken, Session
+from identity.domain.staff_sign_in import Factor, StaffMember, Tries
 from identity.domain.user import Address, Email, User
 from identity.domain.verification import PhoneVerification
 from shared_kernel.domain.errors import TooManyRequests, Unavailable
@@ -211,6 +212,57 @@ class Secrets(Protocol):
 
     def same(self, a: str, b: str) -> bool:
         """Compared in constant time."""
+
+    def recovery_code(self) -> str:
+        """80 bits, as sixteen capitals and digits."""
+
+    def recovery_fingerprint(self, factor: UUID, code: str) -> str:
+        """What is stored of a recovery code, keyed: 64 hex digits."""
+
+
+class StaffDirectory(Protocol):
+    """Who of staff there is."""
+
+    def named(self, name: str) -> StaffMember | None:
+        """By staff name or e-mail address, in lower case; None for nobody, customers and who is not active any more."""
+
+
+class FactorRepository(Protocol):
+    """`staff_factors` and `staff_recovery_codes`; one factor each."""
+
+    def of(self, user: UserId) -> Factor | None:
+        """Under the lock of the users row."""
+
+    def confirmed(self, user: UserId) -> UUID | None:
+        """The id of the confirmed factor, not locked. One query."""
+
+    def save(self, factor: Factor) -> None:
+        """What changes of it: when it was confirmed, and its last code."""
+
+    def replace(self, factor: Factor) -> None:
+        """In place of any other of this user; its recovery codes go with it."""
+
+    def remove(self, user: UserId) -> None:
+        """The factor and its recovery codes."""
+
+    def replace_recovery_codes(self, factor: UUID, hashes: Sequence[str]) -> None:
+        """All that there were are void."""
+
+    def spend_recovery_code(self, factor: UUID, hash: str, *, at: datetime) -> bool:
+        """Whether it was one that is left; then it is used up."""
+
+
+class SignInTries(Protocol):
+    """`staff_sign_in_tries`, by key (`account:<id>`); a key stands there as its HMAC."""
+
+    def of(self, keys: Sequence[str], *, at: datetime) -> Mapping[str, Tries]:
+        """Each locked until the unit of work ends; one that was not there has no try."""
+
+    def save(self, tries: Mapping[str, Tries]) -> None:
+        """Stores the counts of keys that `of` gave."""
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """As if nobody had tried."""
 
 
 class SmsSender(Protocol):

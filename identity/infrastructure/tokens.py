@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import threading
+from base64 import b32encode
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,6 +163,12 @@ class RandomSecrets:
 
     def code_fingerprint(self, verification: UUID, code: str) -> str:
         return blind_index("user_phone_verification.code", f"{verification}|{code}")
+
+    def recovery_code(self) -> str:
+        return b32encode(secrets.token_bytes(10)).decode()
+
+    def recovery_fingerprint(self, factor: UUID, code: str) -> str:
+        return blind_index("staff_recovery_codes.hash", f"{factor}|{code}")
 
     def same(self, a: str, b: str) -> bool:
         return hmac.compare_digest(a, b)

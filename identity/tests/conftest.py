@@ -12,8 +12,11 @@ from identity.api import views
 from identity.application.deriv_login import DerivLogins
 from identity.facade import deriv_logins
 from identity.infrastructure.sms import outbox
+from identity.models import User
+from identity.tests.factories import PASSWORD
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.tests.staff import a_factor
 
 
 @dataclass
@@ -46,3 +49,14 @@ def sms(settings) -> list[tuple[Phone, str]]:
     settings.SMS_URL = "memory://"
     outbox.sent.clear()
     return outbox.sent
+
+
+@pytest.fixture
+def mary():
+    return User.objects.create_staff("mary", "mary@example.org", PASSWORD, "support")
+
+
+@pytest.fixture
+def enrolled(mary):
+    a_factor(mary)
+    return mary

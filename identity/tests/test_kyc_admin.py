@@ -15,6 +15,7 @@ from identity.tests.factories import PASSWORD, a_customer
 from identity.tests.test_kyc import signed_in, submit
 from shared_kernel.infrastructure.persistence import new_id
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in as staff_signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -30,9 +31,7 @@ def staff(*groups: str, is_superuser: bool = False) -> tuple[Client, models.User
     member = models.User.objects.create_staff(
         name, f"{name}@example.org", "a long enough password", *groups, is_superuser=is_superuser
     )
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(member)
-    return client, member
+    return staff_signed_in(member), member
 
 
 def page(id) -> str:

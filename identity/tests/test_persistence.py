@@ -222,8 +222,8 @@ def test_staff_sign_in_by_email_or_name_and_customers_never_do(client):
         assert authenticate(None, username=name, password=PASSWORD) is None
 
     site = Client()
-    site.post("/admin/login/", {"username": "ops@example.org", "password": PASSWORD})
-    assert site.get("/admin/").status_code == 200
+    answer = site.post("/admin/login/", {"username": "ops@example.org", "password": PASSWORD}, follow=True)
+    assert answer.redirect_chain[-1][0] == "/admin/login/enrol/"
 
 
 def test_the_superusers_email_address_is_encrypted():

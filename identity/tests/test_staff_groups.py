@@ -5,12 +5,12 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.db import connection
-from django.test import Client
 
 from identity.domain.staff import ALL, GROUPS, RIGHTS
 from identity.infrastructure.staff_groups import OURS, keep_groups
 from identity.models import User
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 from shared_kernel.tests.users import migrating
 
 pytestmark = pytest.mark.django_db
@@ -145,8 +145,7 @@ def test_demo_data_has_somebody_in_each_group_and_two_where_two_have_to_agree(se
 
 
 def test_auditors_read_what_each_group_may_do_and_nobody_changes_it():
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(in_group("auditor"))
+    client = signed_in(in_group("auditor"))
     page = f"/admin/auth/group/{Group.objects.get(name='finance').pk}/change/"
 
     text = client.get(page).content.decode()

@@ -15,6 +15,7 @@ from payments.facade import SAGAS
 from payments.tests.factories import a_stored_withdrawal
 from shared_kernel.domain.requests import Leg, RequestStatus
 from shared_kernel.infrastructure.persistence import now, unit_of_work
+from shared_kernel.tests.staff import signed_in
 from wallet.facade import trial_balance
 
 User = get_user_model()
@@ -33,7 +34,7 @@ def member(group, number=0, **over):
     user = User.objects.create_staff(name, f"{name}@example.org", "a long enough password", group)
     User.objects.filter(pk=user.pk).update(**over)
     client = Staff(headers={"Host": "localhost"})
-    client.force_login(User.objects.get(pk=user.pk))
+    signed_in(User.objects.get(pk=user.pk), client)
     client.who = f"staff:{user.pk}"
     return client
 

@@ -10,7 +10,6 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
 from django.urls import reverse
 
 from deriv_integration.facade import deriv
@@ -42,6 +41,7 @@ from payments.tests.test_recovery import suspense
 from shared_kernel.domain.requests import Leg, MpesaPayment, RequestStatus
 from shared_kernel.infrastructure.persistence import new_id, now, unit_of_work
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 from wallet.facade import ledger, verify_ledger
 from wallet.tests.threads import at_once
 
@@ -193,9 +193,7 @@ def somebody(name, *permissions):
     user.is_superuser = False
     user.save()
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(user)
-    return client
+    return signed_in(user)
 
 
 def test_two_people_of_finance_decide_on_the_breaks_own_page():
@@ -242,8 +240,7 @@ def test_each_decision_takes_its_own_right_and_changing_rows_is_none():
 def test_a_superuser_is_one_person_too():
     row = a_break()
     boss = get_user_model().objects.create_superuser("boss", "boss@example.org", "a long enough password")
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(boss)
+    client = signed_in(boss)
     decide = reverse("admin:payments_reconciliationbreak_decide", args=[row.id])
 
     assert client.post(decide, {"decision": "into_suspense", "why": "a top-up"}).status_code == 302

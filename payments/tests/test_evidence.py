@@ -23,6 +23,7 @@ from shared_kernel.domain.identifiers import TransactionId
 from shared_kernel.facade import sealing
 from shared_kernel.infrastructure.persistence import new_id, now
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("open_for_business")]
 User, MpesaRequest, MpesaCallback, DerivTransfer, LedgerEntry = map(
@@ -246,12 +247,6 @@ def plant_secrets(story: Story) -> None:
 
 def a_member(name: str, *groups: str) -> Any:
     return User.objects.create_staff(name, f"{name}@example.org", PASSWORD, *groups)
-
-
-def signed_in(member: Any) -> Client:
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(member)
-    return client
 
 
 def test_a_text_that_can_not_be_decrypted_is_told_as_such():

@@ -22,11 +22,11 @@ from payments.tests.test_evidence import (
     is_on_disk,
     plant_secrets,
     server,
-    signed_in,
 )
 from payments.tests.told import NAME, PHONE, a_caller, a_told_deposit
 from shared_kernel.domain.four_eyes import AlreadyUsed, ConsentExpired, NotApproved, SamePerson
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("open_for_business")]
 WHY = "court order 12"

@@ -89,6 +89,9 @@ INVENTORY: dict[str, Entry] = {
         data=kinds(K.SECRET, "hash") | kinds(K.CONDUCT, "created_at", "expires_at", "used_at", "revoked_at"),
         other=("id", "family", "replaced_by"),
     ),
+    "identity.StaffFactor": OfStaff(why="the second factor of a member of staff"),
+    "identity.StaffRecoveryCode": OfStaff(why="what stands in for it, once"),
+    "identity.StaffSignInTries": OfStaff(why="guessing at the back-office ends"),
     # --- payments ---
     "payments.Transaction": Personal(
         why=MOVING, kept="aml_records", of=(MINE,),

@@ -19,6 +19,7 @@ from shared_kernel.domain.identifiers import IdempotencyKey
 M = TypeVar("M", bound=Model)
 T = TypeVar("T")
 MAX_PAGE = 100
+LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20}  # `?limit=`, for the OpenAPI document
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -9,7 +9,6 @@ import time_machine
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, transaction
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -20,6 +19,7 @@ from shared_kernel.domain.four_eyes import AlreadyUsed, NotApproved, SamePerson
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.domain.seals import AnchorBroken, SealsContradictAnchor
 from shared_kernel.facade import audit, chain_check, continuing, sealing, unit_of_work
+from shared_kernel.tests.staff import signed_in
 from shared_kernel.tests.tampering import execute, faults, no_refusals, rewrite, seal, seals_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -60,9 +60,7 @@ def sealed(count=3):
 
 def member(name, *groups):
     user = get_user_model().objects.create_staff(name, f"{name}@example.org", "a long enough password", *groups)
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(user)
-    return client
+    return signed_in(user)
 
 
 def ops():
@@ -243,8 +241,7 @@ def test_who_asks_does_not_approve_in_service_page_and_database(run, anchor):
 def test_a_superuser_is_one_person_too(run, anchor):
     sealed()
     boss = get_user_model().objects.create_superuser("boss", "boss@example.org", "a long enough password")
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(boss)
+    client = signed_in(boss)
     lose(anchor)
     run("--why", WHY)
     adopt(client)

@@ -13,6 +13,7 @@ from django.urls import reverse
 from shared_kernel.domain.money import Currency
 from shared_kernel.infrastructure.persistence import unit_of_work
 from shared_kernel.models import AuditLog
+from shared_kernel.tests.staff import signed_in
 from wallet.domain.treasury import Kind
 from wallet.facade import AccountKind, house, ledger, treasury_movements
 from wallet.models import LedgerEntry, TreasuryMovement
@@ -30,9 +31,7 @@ def somebody(name, *rights, superuser=False):
         user.is_superuser = False
         user.save()
         user.user_permissions.set(Permission.objects.filter(codename__in=[RIGHTS[right] for right in rights]))
-    client = Client(headers={"Host": "localhost"})
-    client.force_login(user)
-    return client
+    return signed_in(user)
 
 
 def who(client):
@@ -159,8 +158,7 @@ def test_strangers_are_asked_to_sign_in_and_what_is_not_there_is_not_found():
 def test_a_form_without_its_token_is_refused():
     proposed()
     boss = get_user_model().objects.create_superuser("boss", "boss@example.org", "a long enough password")
-    strict = Client(enforce_csrf_checks=True, headers={"Host": "localhost"})
-    strict.force_login(boss)
+    strict = signed_in(boss, Client(enforce_csrf_checks=True, headers={"Host": "localhost"}))
 
     assert strict.post(PROPOSE, a_form()).status_code == 403
     assert TreasuryMovement.objects.count() == 1
