@@ -7,10 +7,12 @@ from django.conf import settings
 from deriv_integration.facade import deriv
 from identity import queries
 from identity.application.auth import Auth, SignIn, Tokens
+from identity.application.codes import Codes, Messages
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.kyc import DecideKyc, KycDecisions
 from identity.application.registration import Register, Registration
 from identity.infrastructure.directory import DjangoUserDirectory
+from identity.infrastructure.email import email_sender
 from identity.infrastructure.persistence import (
     DjangoSessionRepository,
     DjangoUserRepository,
@@ -29,12 +31,11 @@ from shared_kernel.infrastructure.persistence import (
 audit = DjangoAuditLog()
 accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
+codes = Codes(DjangoVerificationRepository(), RandomSecrets(), Messages(sms_sender, email_sender), new_id)
 registration = Registration(
     users=accounts,
-    verifications=DjangoVerificationRepository(),
+    codes=codes,
     passwords=Argon2Passwords(),
-    secrets=RandomSecrets(),
-    sms=sms_sender,
     unit_of_work=unit_of_work,
     clock=now,
     ids=new_id,

@@ -143,22 +143,33 @@ class Compliance(models.Model):
         return str(self.user_id)
 
 
-class PhoneVerification(models.Model):
-    """A one-time code that was sent by SMS: stored as an HMAC, open for one use until `expires_at` or too many tries.
+class Verification(models.Model):
+    """A one-time code that was sent to the `user`: an HMAC, open for one use until `expires_at` or too many tries.
 
     `open` is true or NULL, so that the unique constraint admits one open code for each customer and purpose.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="phone_verifications")
     purpose = models.CharField(max_length=32)
-    phone = EncryptedField()
     code_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     attempts = models.PositiveSmallIntegerField(default=0)
     consumed_at = models.DateTimeField(null=True)
     open = models.BooleanField(null=True, default=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class PhoneVerification(Verification):
+    """A code that went by SMS."""
+
+    user = models.ForeignKey(User, models.PROTECT, related_name="phone_verifications")
+    phone = EncryptedField()
 
     class Meta:
         db_table = "user_phone_verification"
@@ -168,8 +179,20 @@ class PhoneVerification(models.Model):
             models.CheckConstraint(name="phone_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
         ]
 
-    def __str__(self) -> str:
-        return str(self.id)
+
+class EmailVerification(Verification):
+    """A code that went by e-mail."""
+
+    user = models.ForeignKey(User, models.PROTECT, related_name="email_verifications")
+    email = EncryptedField()
+
+    class Meta:
+        db_table = "user_email_verification"
+        indexes = [models.Index(fields=["user", "created_at"], name="email_verification_recent")]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "purpose", "open"], name="email_verification_one_open"),
+            models.CheckConstraint(name="email_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
+        ]
 
 
 class DerivLogin(models.Model):

@@ -16,5 +16,7 @@ urlpatterns = [
     path("me/devices/<str:id>", views.DeviceDetail.as_view()),
     path("me/phone-verification", views.PhoneVerification.as_view()),
     path("me/phone-verification/confirm", views.PhoneConfirmation.as_view()),
+    path("me/email-verification", views.EmailVerification.as_view()),
+    path("me/email-verification/confirm", views.EmailConfirmation.as_view()),
     path("me/deriv-login", views.DerivLogin.as_view()),
 ]

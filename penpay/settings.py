@@ -10,6 +10,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import environ
 from celery.schedules import crontab
@@ -209,9 +210,25 @@ if SEAL_ANCHOR_KEY.lower() in f"{SECRET_KEY} {PII_KEYS} {PII_INDEX_KEY} {JWT_SIG
 JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
 JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
 MAX_DEVICES = env.int("MAX_DEVICES", default=2)
-EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
-SMS_URL = env.str("SMS_URL", default="console://")
+
+# --- messages to customers ------------------------------------------------------------------------------------------
+EMAIL_URL = required("EMAIL_URL", "consolemail://")
+SMS_URL = required("SMS_URL", "memory://" if APP_ENV == "testing" else "console://")
+
+
+def sender_of(name: str, url: str, scheme: str) -> str:
+    """What `?from=` says. Raises `ImproperlyConfigured` for what reaches nobody, in production; never shows the URL."""
+    parts = urlsplit(url)
+    sender = dict(parse_qsl(parts.query)).get("from", "")
+    if PRODUCTION and not (parts.scheme == scheme and parts.hostname and parts.username and parts.password and sender):
+        raise ImproperlyConfigured(f"{name} must be {scheme}://user:password@host/?from=SENDER in production")
+    return sender
+
+
+DEFAULT_FROM_EMAIL = sender_of("EMAIL_URL", EMAIL_URL, "smtp+tls") or "PenPay <penpay@localhost>"
+EMAIL_TIMEOUT = 10
 vars().update(env.email_url_config(EMAIL_URL))
+sender_of("SMS_URL", SMS_URL, "africastalking")
 
 # --- M-Pesa ---------------------------------------------------------------------------------------------------------
 MPESA_BASE_URL = required("MPESA_BASE_URL", "http://127.0.0.1:8801")

@@ -72,6 +72,8 @@ PRODUCTION = {
     "JWT_SIGNING_KEYS": f"a:{'3c' * 32}",
     "SEAL_ANCHOR": "/var/lib/penpay/anchor",
     "SEAL_ANCHOR_KEY": "4d" * 32,
+    "EMAIL_URL": "smtp+tls://penpay:s3cret-mail@mail.example.com:587/?from=no-reply@example.com",
+    "SMS_URL": "africastalking://penpay:s3cret-sms@api.africastalking.com/?from=PENPAY",
 }
 
 
@@ -90,7 +92,41 @@ PRODUCTION = {
     ids=str,
 )
 def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given, says):
-    done = subprocess.run(
+    done = started(given)
+
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("EMAIL_URL", ""),
+        ("EMAIL_URL", "consolemail://"),
+        ("EMAIL_URL", "filemail:///tmp/mails"),
+        ("EMAIL_URL", "memorymail://"),
+        ("EMAIL_URL", "smtp://penpay:s3cret-mail@mail.example.com/?from=a@example.com"),
+        ("EMAIL_URL", "smtp+tls://mail.example.com/?from=a@example.com"),
+        ("EMAIL_URL", "smtp+tls://penpay:s3cret-mail@mail.example.com"),
+        ("SMS_URL", ""),
+        ("SMS_URL", "console://"),
+        ("SMS_URL", "memory://"),
+        ("SMS_URL", "file:///tmp/texts"),
+        ("SMS_URL", "africastalking://api.africastalking.com/?from=PENPAY"),
+        ("SMS_URL", "africastalking://penpay:s3cret-sms@api.africastalking.com"),
+    ],
+)
+def test_production_does_not_start_with_messages_that_reach_nobody(name, url):
+    done = started({name: url})
+
+    assert done.returncode == 1
+    assert f"{name} must be" in done.stderr.splitlines()[-1]
+    assert "s3cret" not in done.stderr
+
+
+def started(given):
+    return subprocess.run(
         [sys.executable, "-c", "import penpay.settings"],
         env={"PATH": os.environ["PATH"]} | PRODUCTION | given,
         cwd=Path(__file__).parents[1],
@@ -98,7 +134,3 @@ def test_production_does_not_start_without_an_anchor_and_a_key_of_its_own(given,
         text=True,
         check=False,
     )
-
-    assert done.returncode == 1
-    assert says in done.stderr.splitlines()[-1]
-    assert given.get("SEAL_ANCHOR_KEY") or "4d4d" not in done.stderr

@@ -126,6 +126,12 @@ class DerivLoginJSON(serializers.Serializer[Any]):
     name = serializers.CharField()
 
 
+class CodeBody(Body):
+    """A one-time code."""
+
+    code = TextField(validators=[RegexValidator(r"^[0-9]{6}\Z", "Six digits.")])
+
+
 class Csrf(APIView):
     """`GET auth/csrf`."""
 
@@ -290,14 +296,32 @@ class PhoneVerification(APIView):
 class PhoneConfirmation(APIView):
     """`POST me/phone-verification/confirm`."""
 
-    class CodeBody(Body):
-        code = TextField(validators=[RegexValidator(r"^[0-9]{6}\Z", "Six digits.")])
-
     @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_phone_code")
     def post(self, request: Request) -> Response:
         """Proves the phone number. A wrong code is counted; the fifth closes it."""
-        body = self.CodeBody.read(request)
+        body = CodeBody.read(request)
         registration.confirm_phone(signed_in(request).id, body["code"])
+        return Response(status=204)
+
+
+class EmailVerification(APIView):
+    """`POST me/email-verification`."""
+
+    @extend_schema(request=None, responses={202: CodeSentJSON}, operation_id="send_email_code")
+    def post(self, request: Request) -> Response:
+        """Sends a code by e-mail; the one before is closed."""
+        expires_at = registration.send_email_code(signed_in(request).id)
+        return Response(CodeSentJSON({"expires_at": expires_at}).data, status=202)
+
+
+class EmailConfirmation(APIView):
+    """`POST me/email-verification/confirm`."""
+
+    @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_email_code")
+    def post(self, request: Request) -> Response:
+        """Proves the e-mail address. A wrong code is counted; the fifth closes it."""
+        body = CodeBody.read(request)
+        registration.confirm_email(signed_in(request).id, body["code"])
         return Response(status=204)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from identity.domain.session import RefreshToken, Session
 from identity.domain.user import Email, User
-from identity.domain.verification import PhoneVerification
+from identity.domain.verification import OneTimeCode, Purpose
 from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.requests import DerivPlatform
@@ -16,6 +16,10 @@ from shared_kernel.domain.requests import DerivPlatform
 
 class SmsUnavailable(Unavailable):
     """The SMS could not be handed over."""
+
+
+class EmailUnavailable(Unavailable):
+    """The e-mail could not be handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,15 @@ class SessionRepository(Protocol):
 
 
 class VerificationRepository(Protocol):
-    """`user_phone_verification`, under the lock of the users row."""
+    """`user_phone_verification` and `user_email_verification`, under the lock of the users row."""
 
-    def open_one(self, user: UserId, purpose: str) -> PhoneVerification | None:
+    def open_one(self, user: UserId, purpose: Purpose) -> OneTimeCode | None:
         """The one that is open."""
 
-    def sent_since(self, user: UserId, since: datetime) -> Sequence[datetime]:
-        """When codes were sent, for whatever purpose."""
+    def sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> Sequence[datetime]:
+        """When codes of this purpose were sent."""
 
-    def save(self, verification: PhoneVerification) -> None:
+    def save(self, code: OneTimeCode) -> None:
         """Stores it."""
 
 
@@ -130,8 +134,8 @@ class Secrets(Protocol):
     def fingerprint(self, token: str) -> str:
         """What is stored of a token: 64 hex digits."""
 
-    def code_fingerprint(self, verification: UUID, code: str) -> str:
-        """What is stored of a code, keyed, for six digits are soon tried: 64 hex digits."""
+    def code_fingerprint(self, id: UUID, bound_to: str, code: str) -> str:
+        """What is stored of a code, keyed, for six digits are soon tried: 64 hex digits. `bound_to` is in it."""
 
     def same(self, a: str, b: str) -> bool:
         """Compared in constant time."""
@@ -142,6 +146,13 @@ class SmsSender(Protocol):
 
     def send(self, phone: Phone, text: str) -> None:
         """Raises `SmsUnavailable`. Never logs the text."""
+
+
+class EmailSender(Protocol):
+    """Hands e-mails to whoever carries them. Never called in a unit of work."""
+
+    def send(self, email: Email, subject: str, text: str) -> None:
+        """Raises `EmailUnavailable`. Never logs the text."""
 
 
 class DerivAccount(Protocol):

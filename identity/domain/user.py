@@ -56,6 +56,10 @@ class PhoneAlreadyVerified(Conflict):
     """There is nothing to prove."""
 
 
+class EmailAlreadyVerified(Conflict):
+    """There is nothing to prove."""
+
+
 class AccountFrozen(Conflict):
     """The account is under review: nothing of it can be changed."""
 
@@ -188,15 +192,27 @@ class User(Aggregate):
 
     def phone_proven(self, phone: Phone, *, at: datetime) -> None:
         """A code sent to `phone` came back; a number since changed proves nothing. Raises `PhoneAlreadyVerified`."""
-        self.refuse_proven_phone()
-        if phone == self.phone:
+        if phone == self.unproven_phone():
             self.phone_verified_at = at
             self.note("user.phone_verified", at=at)
 
-    def refuse_proven_phone(self) -> None:
-        """Raises `PhoneAlreadyVerified` when there is nothing to prove."""
+    def unproven_phone(self) -> Phone:
+        """The one to prove. Raises `PhoneAlreadyVerified` when there is nothing to prove."""
         if self.phone is None or self.phone_verified_at is not None:
             raise PhoneAlreadyVerified("the phone number is verified already")
+        return self.phone
+
+    def email_proven(self, email: Email, *, at: datetime) -> None:
+        """A code sent to `email` came back; one since changed proves nothing. Raises `EmailAlreadyVerified`."""
+        if email == self.unproven_email():
+            self.email_verified_at = at
+            self.note("user.email_verified", at=at)
+
+    def unproven_email(self) -> Email:
+        """The one to prove. Raises `EmailAlreadyVerified` when there is nothing to prove."""
+        if self.email is None or self.email_verified_at is not None:
+            raise EmailAlreadyVerified("the e-mail address is verified already")
+        return self.email
 
     # devices and sessions
 

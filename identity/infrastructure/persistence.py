@@ -23,7 +23,7 @@ from identity.domain.user import (
     User,
     UserNotFound,
 )
-from identity.domain.verification import PhoneVerification
+from identity.domain.verification import CHANNELS, Channel, OneTimeCode, Purpose
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, OutboxRepository
 from shared_kernel.domain.requests import DerivPlatform
@@ -263,30 +263,45 @@ def session_to_domain(row: models.Session) -> Session:
     return Session(id=row.id, **{name: getattr(row, name) for name in SESSION_COLUMNS})
 
 
+VERIFICATION_TABLES: dict[Channel, type[models.PhoneVerification] | type[models.EmailVerification]] = {
+    Channel.SMS: models.PhoneVerification,
+    Channel.EMAIL: models.EmailVerification,
+}
+
+
 @dataclass(frozen=True)
 class DjangoVerificationRepository:
-    """`user_phone_verification`."""
+    """`user_phone_verification` and `user_email_verification`: a code is in the table of its channel."""
 
-    def open_one(self, user: UserId, purpose: str) -> PhoneVerification | None:
-        row = models.PhoneVerification.objects.filter(user_id=user, purpose=purpose, open=True).first()
-        if row is None:
-            return None
-        return PhoneVerification(
-            id=row.id,
-            phone=Phone(row.phone),
-            **{name: getattr(row, name) for name in VERIFICATION_COLUMNS},
-        )
+    def open_one(self, user: UserId, purpose: Purpose) -> OneTimeCode | None:
+        for channel in CHANNELS[purpose]:
+            row = VERIFICATION_TABLES[channel]._default_manager.filter(user_id=user, purpose=purpose, open=True).first()
+            if row is not None:
+                return code_to_domain(row)
+        return None
 
-    def sent_since(self, user: UserId, since: datetime) -> Sequence[datetime]:
-        sent = models.PhoneVerification.objects.filter(user_id=user, created_at__gt=since)
-        return list(sent.values_list("created_at", flat=True))
+    def sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> Sequence[datetime]:
+        sent: list[datetime] = []
+        for channel in CHANNELS[purpose]:
+            rows = VERIFICATION_TABLES[channel]._default_manager.filter(
+                user_id=user, purpose=purpose, created_at__gt=since
+            )
+            sent += rows.values_list("created_at", flat=True)
+        return sent
 
-    def save(self, verification: PhoneVerification) -> None:
-        columns = {name: getattr(verification, name) for name in VERIFICATION_COLUMNS}
-        columns["open"] = True if verification.is_open else None
-        if not models.PhoneVerification.objects.filter(pk=verification.id).update(**columns):
-            row = models.PhoneVerification(id=verification.id, phone=verification.phone.number, **columns)
-            row.save(force_insert=True)
+    def save(self, code: OneTimeCode) -> None:
+        columns = {name: getattr(code, name) for name in VERIFICATION_COLUMNS}
+        columns["open"] = True if code.is_open else None
+        table = VERIFICATION_TABLES[Channel.of(code.target)]
+        if not table._default_manager.filter(pk=code.id).update(**columns):
+            target = {"phone": code.target.number} if isinstance(code.target, Phone) else {"email": code.target.address}
+            table(id=code.id, **target, **columns).save(force_insert=True)
+
+
+def code_to_domain(row: models.PhoneVerification | models.EmailVerification) -> OneTimeCode:
+    target = Phone(row.phone) if isinstance(row, models.PhoneVerification) else Email(row.email)
+    columns = {name: getattr(row, name) for name in VERIFICATION_COLUMNS}
+    return OneTimeCode(id=row.id, target=target, **columns | {"purpose": Purpose(row.purpose)})
 
 
 VERIFICATION_COLUMNS = (

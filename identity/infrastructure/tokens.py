@@ -160,8 +160,8 @@ class RandomSecrets:
     def fingerprint(self, token: str) -> str:
         return hashlib.sha256(token.encode()).hexdigest()
 
-    def code_fingerprint(self, verification: UUID, code: str) -> str:
-        return blind_index("user_phone_verification.code", f"{verification}|{code}")
+    def code_fingerprint(self, id: UUID, bound_to: str, code: str) -> str:
+        return blind_index("one_time_code", f"{id}|{bound_to}|{code}")
 
     def same(self, a: str, b: str) -> bool:
         return hmac.compare_digest(a, b)

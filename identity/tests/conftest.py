@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from django.core.mail import EmailMessage
 
 from deriv_integration import facade
 from deriv_integration.tests.fixtures import ServedDeriv
@@ -46,3 +47,9 @@ def sms(settings) -> list[tuple[Phone, str]]:
     settings.SMS_URL = "memory://"
     outbox.sent.clear()
     return outbox.sent
+
+
+@pytest.fixture
+def mails(mailoutbox) -> list[EmailMessage]:
+    """The e-mails that were sent in this test."""
+    return mailoutbox
