@@ -3,21 +3,26 @@
 from datetime import timedelta
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
 from identity import queries
+from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.codes import Codes, Messages
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.kyc import DecideKyc, KycDecisions
+from identity.application.notices import Notices
 from identity.application.registration import Register, Registration
-from identity.infrastructure.directory import DjangoUserDirectory
-from identity.infrastructure.email import email_sender
-from identity.infrastructure.persistence import (
-    DjangoSessionRepository,
-    DjangoUserRepository,
+from identity.application.step_up import SecondFactor, StepUp
+from identity.infrastructure.contacts import (
+    DjangoNoticeRepository,
+    DjangoTotpRepository,
     DjangoVerificationRepository,
 )
+from identity.infrastructure.directory import DjangoUserDirectory
+from identity.infrastructure.email import email_sender
+from identity.infrastructure.persistence import DjangoSessionRepository, DjangoUserRepository
 from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.infrastructure.persistence import (
@@ -31,7 +36,24 @@ from shared_kernel.infrastructure.persistence import (
 audit = DjangoAuditLog()
 accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
-codes = Codes(DjangoVerificationRepository(), RandomSecrets(), Messages(sms_sender, email_sender), new_id)
+messages = Messages(sms_sender, email_sender)
+codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
+notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
+second_factor = SecondFactor(codes, DjangoTotpRepository())
+step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now)
+account = Account(
+    users=accounts,
+    sessions=DjangoSessionRepository(),
+    codes=codes,
+    totps=DjangoTotpRepository(),
+    notices=notices,
+    passwords=Argon2Passwords(),
+    outbox=DjangoOutboxRepository(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    has_open_payments=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
+)
 registration = Registration(
     users=accounts,
     codes=codes,
@@ -62,10 +84,13 @@ __all__ = [
     "Register",
     "SignIn",
     "Tokens",
+    "account",
     "auth",
     "deriv_logins",
     "kyc",
+    "notices",
     "queries",
     "registration",
+    "step_up",
     "users",
 ]

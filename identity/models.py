@@ -195,6 +195,42 @@ class EmailVerification(Verification):
         ]
 
 
+class TotpFactor(models.Model):
+    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice."""
+
+    user = models.OneToOneField(User, models.PROTECT, primary_key=True, related_name="totp_factor")
+    secret = EncryptedField()  # base32
+    created_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True)
+    last_counter = models.BigIntegerField(default=0)
+    failures = models.PositiveSmallIntegerField(default=0)
+    locked_until = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "totp_factors"
+
+    def __str__(self) -> str:
+        return str(self.user_id)
+
+
+class Notice(models.Model):
+    """What a customer is told of on a channel of theirs; the target is emptied once it was sent."""
+
+    id = UuidField(primary_key=True, default=new_id, editable=False)
+    user = models.ForeignKey(User, models.PROTECT, related_name="notices")
+    kind = models.CharField(max_length=32)
+    channel = models.CharField(max_length=8)
+    target = EncryptedField(blank=True, default="")
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "user_notices"
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
 class DerivLogin(models.Model):
     """A Deriv account that is a customer's, proven by its token. It stays this customer's for ever (`account_index`).
 

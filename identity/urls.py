@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from identity.api import views
+from identity.api import account, views
 
 urlpatterns = [
     path("auth/csrf", views.Csrf.as_view()),
@@ -11,6 +11,17 @@ urlpatterns = [
     path("auth/refresh", views.Refresh.as_view()),
     path("auth/logout", views.Logout.as_view()),
     path("auth/logout-all", views.LogoutAll.as_view()),
+    path("auth/step-up", account.StepUp.as_view()),
+    path("auth/password-reset", account.PasswordReset.as_view()),
+    path("auth/password-reset/confirm", account.PasswordResetConfirmation.as_view()),
+    path("me/password", account.Password.as_view()),
+    path("me/phone", account.NewPhone.as_view()),
+    path("me/phone/confirm", account.NewPhoneConfirmation.as_view()),
+    path("me/email", account.NewEmail.as_view()),
+    path("me/email/confirm", account.NewEmailConfirmation.as_view()),
+    path("me/close", account.Close.as_view()),
+    path("me/totp", account.Totp.as_view()),
+    path("me/totp/confirm", account.TotpConfirmation.as_view()),
     path("me", views.Me.as_view()),
     path("me/devices", views.Devices.as_view()),
     path("me/devices/<str:id>", views.DeviceDetail.as_view()),

@@ -143,6 +143,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "penpay.urls"
 WSGI_APPLICATION = "penpay.wsgi.application"
 SUBSCRIPTIONS = "penpay.subscriptions.SUBSCRIPTIONS"
+OPEN_PAYMENTS = "payments.facade.has_open_payments"  # what identity asks before an account is closed
 TASKS = "penpay.celery.app"
 APPEND_SLASH = False
 TEMPLATES = [

@@ -7,16 +7,16 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from identity.api.authentication import ACCESS_COOKIE, CsrfOnly
-from identity.domain.ports import SignedIn
-from identity.domain.user import DerivLoginNotFound, Email, InvalidEmail, UserNotFound
+from identity.api.bodies import CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
+from identity.domain.user import DerivLoginNotFound, UserNotFound
 from identity.facade import (
     BindDerivLogin,
     Register,
@@ -30,7 +30,6 @@ from identity.facade import (
 from shared_kernel.api.bodies import Body, IdField, PhoneField, TextField
 from shared_kernel.api.problems import problem
 from shared_kernel.domain.errors import Unauthenticated
-from shared_kernel.domain.identifiers import InvalidPhone, Phone
 from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.facade import now
 
@@ -39,20 +38,6 @@ SECURE = "__Secure-" if settings.PRODUCTION else ""
 REFRESH_COOKIE = f"{SECURE}penpay_refresh"  # only to AUTH_PATH
 DEVICE_COOKIE = f"{SECURE}penpay_device"  # only to AUTH_PATH; stays when its user signs out
 DEVICE_COOKIE_AGE = timedelta(days=400)  # the longest that browsers keep one
-
-
-@extend_schema_field({"type": "string", "format": "email", "maxLength": 254})
-class EmailField(serializers.Field[Email, Any, str, Any]):
-    """Text to `Email`."""
-
-    def to_internal_value(self, data: Any) -> Email:
-        try:
-            return Email.parse(data if isinstance(data, str) else "")
-        except InvalidEmail as bad:
-            raise serializers.ValidationError(bad.detail, code=bad.code) from None
-
-    def to_representation(self, value: Email) -> str:
-        return str(value)
 
 
 class KycJSON(serializers.Serializer[Any]):
@@ -111,12 +96,6 @@ class WelcomeJSON(serializers.Serializer[Any]):
     device = DeviceJSON()
 
 
-class CodeSentJSON(serializers.Serializer[Any]):
-    """Until when the code is good."""
-
-    expires_at = serializers.DateTimeField()
-
-
 class DerivLoginJSON(serializers.Serializer[Any]):
     """The Deriv account that deposits go to."""
 
@@ -124,12 +103,6 @@ class DerivLoginJSON(serializers.Serializer[Any]):
     account = serializers.CharField()
     currency = serializers.CharField()
     name = serializers.CharField()
-
-
-class CodeBody(Body):
-    """A one-time code."""
-
-    code = TextField(validators=[RegexValidator(r"^[0-9]{6}\Z", "Six digits.")])
 
 
 class Csrf(APIView):
@@ -328,6 +301,7 @@ class EmailConfirmation(APIView):
 class DerivLogin(APIView):
     """`GET`, `POST`, `DELETE me/deriv-login`."""
 
+    permission_classes = [IsAuthenticated, SteppedUp]
     problems = (404,)
 
     class DerivLoginBody(Body):
@@ -362,21 +336,6 @@ class DerivLogin(APIView):
         """Forgets the token; deposits need a new login first."""
         deriv_logins.unbind(signed_in(request).id)
         return Response(status=204)
-
-
-def signed_in(request: Request) -> SignedIn:
-    """Who is asking; the view's permissions have let nobody else in."""
-    user: Any = request.user
-    assert isinstance(user, SignedIn)
-    return user
-
-
-def identifier(text: str) -> Phone | Email | None:
-    """A phone number or an e-mail address; None for what is neither, which then is as unknown as any other."""
-    try:
-        return Email.parse(text) if "@" in text else Phone.parse(text)
-    except (InvalidEmail, InvalidPhone):
-        return None
 
 
 def with_tokens(response: HttpResponse, tokens: Tokens) -> HttpResponse:

@@ -140,9 +140,10 @@ class Auth:
     def authenticate(self, access: str) -> SignedIn:
         """Who sends this access token, by one query. Raises `SessionEnded`."""
         claims = self.access.read(access)
-        if claims is None or not self.sessions.alive(claims, at=self.clock()):
+        signed_in = self.sessions.alive(claims, at=self.clock()) if claims else None
+        if signed_in is None:
             raise SessionEnded("the session is over: refresh it, or sign in again")
-        return SignedIn(UserId(claims.user_id), DeviceId(claims.device_id), claims.session_id)
+        return signed_in
 
     def refresh(self, refresh: str, device_cookie: str, *, arrived_at: datetime) -> Tokens:
         """Turns the tokens over. Raises `SessionEnded`, `RefreshTokenReused`, `RefreshInFlight`.

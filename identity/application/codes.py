@@ -7,8 +7,10 @@ from datetime import datetime
 from identity.domain.ports import EmailSender, Secrets, SmsSender, VerificationRepository
 from identity.domain.user import Email
 from identity.domain.verification import (
+    CHANNELS,
     MOST,
     TTL,
+    Channel,
     NoOpenCode,
     OneTimeCode,
     Purpose,
@@ -66,6 +68,7 @@ class Codes:
 
     def make(self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", at: datetime) -> CodeToSend:
         """A new code; it closes the one before. `asker` is what alone can use it. Raises `CodesAskedTooOften`."""
+        assert Channel.of(target) in CHANNELS[purpose], f"{purpose} is looked for elsewhere"
         refuse_too_many(self.verifications.sent_since(user, purpose, at - max(while_ for _, while_ in MOST)), at=at)
         if before := self.verifications.open_one(user, purpose):
             before.is_open = False

@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from identity.domain.notice import Notice
 from identity.domain.session import RefreshToken, Session
+from identity.domain.totp import TotpFactor
 from identity.domain.user import Email, User
 from identity.domain.verification import OneTimeCode, Purpose
 from shared_kernel.domain.errors import Unavailable
@@ -38,6 +40,7 @@ class SignedIn:
     id: UserId
     device_id: DeviceId
     session_id: UUID
+    stepped_up_at: datetime | None = None
     is_authenticated: bool = True
     is_active: bool = True
     is_staff: bool = False  # staff rights come with the staff site's own sign-in only
@@ -61,14 +64,17 @@ class UserRepository(Protocol):
         """Stores a new user. Raises `AlreadyRegistered`."""
 
     def save(self, user: User) -> None:
-        """Stores state, devices, Deriv login, events and audit rows. Raises `DerivLoginTaken`."""
+        """Stores state, devices, Deriv login, events and audit rows. Raises `DerivLoginTaken`, `ContactTaken`."""
+
+    def is_taken(self, contact: Phone | Email) -> bool:
+        """Whether a phone number or e-mail address is an account's; not locked."""
 
 
 class SessionRepository(Protocol):
     """`sessions` and `refresh_tokens`; writing needs the lock of the users row."""
 
-    def alive(self, claims: AccessClaims, *, at: datetime) -> bool:
-        """Whether the session is good: not ended, device and account active, epoch unchanged. One query."""
+    def alive(self, claims: AccessClaims, *, at: datetime) -> SignedIn | None:
+        """Whose session it is, if it is good: not ended, device and account active, epoch unchanged. One query."""
 
     def owner_of_token(self, hash: str) -> UserId | None:
         """Whose refresh token it is, not locked."""
@@ -85,6 +91,9 @@ class SessionRepository(Protocol):
     def end_those_of(self, devices: Collection[DeviceId], *, at: datetime, by: str) -> None:
         """Ends the sessions of these devices."""
 
+    def end_all(self, user: UserId, *, but: UUID | None = None, at: datetime, by: str) -> None:
+        """Ends the user's sessions, all `but` this one."""
+
 
 class VerificationRepository(Protocol):
     """`user_phone_verification` and `user_email_verification`, under the lock of the users row."""
@@ -97,6 +106,35 @@ class VerificationRepository(Protocol):
 
     def save(self, code: OneTimeCode) -> None:
         """Stores it."""
+
+    def close_all(self, user: UserId) -> None:
+        """No code of this user is open any more, of whatever purpose."""
+
+
+class TotpRepository(Protocol):
+    """`totp_factors`, under the lock of the users row."""
+
+    def get(self, user: UserId) -> TotpFactor | None:
+        """The authenticator, whether its first code has come or not."""
+
+    def save(self, factor: TotpFactor) -> None:
+        """Stores it; one that was enrolled anew takes the place of the one before."""
+
+    def remove(self, user: UserId) -> None:
+        """Forgets the secret."""
+
+
+class NoticeRepository(Protocol):
+    """`user_notices`."""
+
+    def add(self, notice: Notice) -> None:
+        """Stores one to be sent."""
+
+    def unsent(self, ids: Collection[UUID]) -> Sequence[Notice]:
+        """Those of these that were not sent yet. One query."""
+
+    def sent(self, notice: Notice, *, at: datetime) -> None:
+        """Remembers that it was sent, and forgets to whom."""
 
 
 class Passwords(Protocol):
@@ -130,6 +168,9 @@ class Secrets(Protocol):
 
     def code(self) -> str:
         """Six digits."""
+
+    def totp_secret(self) -> bytes:
+        """160 bits, as RFC 4226 wants them."""
 
     def fingerprint(self, token: str) -> str:
         """What is stored of a token: 64 hex digits."""

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from shared_kernel.domain.errors import Conflict, Unauthenticated
+from shared_kernel.domain.errors import Conflict, Forbidden, Unauthenticated
 from shared_kernel.domain.identifiers import DeviceId, UserId
 
 LONGEST_SESSION = timedelta(days=30)  # however often it is refreshed
+STEP_UP_FRESH = timedelta(minutes=5)
 
 
 class SessionEnded(Unauthenticated):
@@ -20,6 +21,19 @@ class RefreshTokenReused(Unauthenticated):
 
 class RefreshInFlight(Conflict):
     """The same token was sent twice at the same moment: the other request turns it over."""
+
+
+class StepUpRequired(Forbidden):
+    """This needs a code that came a moment ago: the password, or a stolen session, is not enough."""
+
+
+def must_be_stepped_up(stepped_up_at: datetime | None, *, at: datetime) -> None:
+    """Raises `StepUpRequired` unless the session was stepped up in the last five minutes."""
+    if stepped_up_at is None or not stepped_up_at <= at < stepped_up_at + STEP_UP_FRESH:
+        raise StepUpRequired(
+            "confirm that it is you first: POST auth/step-up with an empty body sends you a code, "
+            'POST auth/step-up {"code": ...} takes it, or one of your authenticator; then repeat this request'
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,6 +60,7 @@ class Session:
     expires_at: datetime
     ended_at: datetime | None = None
     ended_by: str = ""
+    stepped_up_at: datetime | None = None
     tokens: list[RefreshToken] = field(default_factory=list)
 
     @classmethod

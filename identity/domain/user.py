@@ -32,6 +32,18 @@ class WeakPassword(Unprocessable):
     """A password that is too short, too common, or made of what the account says of its owner."""
 
 
+class WrongPassword(Unprocessable):
+    """Not the present password."""
+
+
+class ContactTaken(Conflict):
+    """The phone number or e-mail address belongs to an account; whose is not said."""
+
+
+class AccountInUse(Conflict):
+    """An account is not closed while a payment of it is on its way."""
+
+
 class AlreadyRegistered(Conflict):
     """The phone or the e-mail address belongs to an account; which of them is not said."""
 
@@ -168,6 +180,7 @@ class User(Aggregate):
     devices: list[Device] = field(default_factory=list)  # the active ones, and those revoked since it was loaded
     deriv_login: DerivBinding | None = None  # the active one, or one revoked since it was loaded
     notes: list[AuditRecord] = field(default_factory=list, init=False, repr=False)
+    contacts_changed: bool = field(default=False, init=False, repr=False)  # since it was loaded
 
     @classmethod
     def register(cls, id: UserId, phone: Phone, email: Email, name: str, password_hash: str, *, at: datetime) -> "User":
@@ -213,6 +226,49 @@ class User(Aggregate):
         if self.email is None or self.email_verified_at is not None:
             raise EmailAlreadyVerified("the e-mail address is verified already")
         return self.email
+
+    def proven_phone(self) -> Phone | None:
+        """The verified one."""
+        return self.phone if self.phone_verified_at is not None else None
+
+    def proven_email(self) -> Email | None:
+        """The verified one."""
+        return self.email if self.email_verified_at is not None else None
+
+    def known_words(self) -> list[str]:
+        """What the account says of its owner: no password is made of it."""
+        phone = [self.phone.number, self.phone.number[3:]] if self.phone else []
+        return [*phone, *([self.email.address] if self.email else []), self.full_name]
+
+    def may_change(self) -> None:
+        """Raises `AccountFrozen`."""
+        if self.frozen_at is not None:
+            raise AccountFrozen("the account is under review: it can't be changed now")
+
+    def change_phone(self, phone: Phone, *, at: datetime) -> None:
+        """A code sent to `phone` came back. Raises `AccountFrozen`."""
+        self.may_change()
+        self.phone, self.phone_verified_at, self.contacts_changed = phone, at, True
+        self.note("user.phone_changed", at=at)
+
+    def change_email(self, email: Email, *, at: datetime) -> None:
+        """A code sent to `email` came back. Raises `AccountFrozen`."""
+        self.may_change()
+        self.email, self.email_verified_at, self.contacts_changed = email, at, True
+        self.note("user.email_changed", at=at)
+
+    def change_password(self, password_hash: str, *, at: datetime, why: str) -> None:
+        """`why` says by what right."""
+        self.password_hash = password_hash
+        self.note("user.password_changed", at=at, why=why)
+
+    def close(self, *, at: datetime) -> None:
+        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises `AccountFrozen`."""
+        self.may_change()
+        if self.deriv_login is not None:
+            self.unbind_deriv(at=at)
+        self.is_active = False
+        self.note("user.closed", at=at)
 
     # devices and sessions
 

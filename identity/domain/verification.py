@@ -52,7 +52,7 @@ CHANNELS: dict[Purpose, tuple[Channel, ...]] = {
     Purpose.NEW_PHONE: (Channel.SMS,),
     Purpose.NEW_EMAIL: (Channel.EMAIL,),
     Purpose.RESET_PASSWORD: (Channel.SMS, Channel.EMAIL),
-    Purpose.STEP_UP: (Channel.SMS,),
+    Purpose.STEP_UP: (Channel.SMS, Channel.EMAIL),
     Purpose.NEW_DEVICE: (Channel.SMS,),
 }
 """The channels that codes of a purpose go by."""

@@ -157,6 +157,9 @@ class RandomSecrets:
     def code(self) -> str:
         return f"{secrets.randbelow(10**6):06d}"
 
+    def totp_secret(self) -> bytes:
+        return secrets.token_bytes(20)
+
     def fingerprint(self, token: str) -> str:
         return hashlib.sha256(token.encode()).hexdigest()
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import jwt
 from django.test import Client
 
+from identity.models import Session
 from identity.tests.factories import PASSWORD
+from shared_kernel.infrastructure.persistence import now
 
 API = "/api/v1/"
 REFRESH_PATH = "/api/v1/auth"
@@ -35,6 +38,11 @@ class Browser:
         """`device` is the id that the device goes by."""
         shown = {"id": device, "name": "Amina's phone", "platform": "android"}
         return self.post("auth/login", {"identifier": identifier, "password": password, "device": shown})
+
+    def steps_up(self) -> None:
+        """As if this session had just been stepped up: for tests whose matter is another one."""
+        claims = jwt.decode(self.cookies["penpay_access"].value, options={"verify_signature": False})
+        assert Session.objects.filter(pk=claims["sid"]).update(stepped_up_at=now())
 
     def is_signed_in(self) -> bool:
         """Whether `GET me` lets it in."""

@@ -575,6 +575,7 @@ def unbound(deriv) -> Browser:
     customer = a_customer(password=PASSWORD, deriv_account=None)
     browser = Browser()
     browser.sign_in(customer.email)
+    browser.steps_up()
     deriv.holds("a-token", "CR1234")
     return browser
 
@@ -598,6 +599,7 @@ def test_a_deriv_account_of_another_customer_is_refused_even_after_they_let_it_g
     assert code(bind(unbound)) == "deriv_login_taken"
     theirs = Browser()
     theirs.sign_in(other.email)
+    theirs.steps_up()
     assert theirs.delete("me/deriv-login").status_code == 204
     answer = bind(unbound)
     assert (answer.status_code, code(answer)) == (409, "deriv_login_taken")
@@ -687,6 +689,18 @@ def test_a_malformed_binding_asks_deriv_nothing(unbound, deriv, body):
         ("post", "me/deriv-login"),
         ("delete", "me/deriv-login"),
         ("post", "auth/logout-all"),
+        ("post", "auth/step-up"),
+        ("post", "me/email-verification"),
+        ("post", "me/email-verification/confirm"),
+        ("post", "me/password"),
+        ("post", "me/phone"),
+        ("post", "me/phone/confirm"),
+        ("post", "me/email"),
+        ("post", "me/email/confirm"),
+        ("post", "me/close"),
+        ("post", "me/totp"),
+        ("delete", "me/totp"),
+        ("post", "me/totp/confirm"),
     ],
 )
 def test_a_stranger_gets_401_as_a_problem_document(browser, method, path):

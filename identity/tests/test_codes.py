@@ -12,7 +12,6 @@ from identity.domain.user import Email
 from identity.domain.verification import CodesAskedTooOften, NoOpenCode, Purpose, WrongCode
 from identity.facade import codes, registration
 from identity.infrastructure.email import DjangoEmail
-from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from shared_kernel.domain.events import UserRegistered
 from shared_kernel.infrastructure import persistence
@@ -20,18 +19,6 @@ from shared_kernel.infrastructure.persistence import now, unit_of_work
 from shared_kernel.models import AuditLog
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def customer():
-    return a_customer(password=PASSWORD)
-
-
-@pytest.fixture
-def signed_in(customer) -> Browser:
-    browser = Browser()
-    assert browser.sign_in(customer.email).status_code == 200
-    return browser
 
 
 def code_in(text: str) -> str:
@@ -50,6 +37,11 @@ def made(customer, purpose=Purpose.STEP_UP, target=None, asker="") -> str:
 def submitted(customer, code, purpose=Purpose.STEP_UP, asker=""):
     with unit_of_work():
         return codes.submit(customer.id, purpose, code, asker=asker, at=now())
+
+
+@pytest.fixture
+def customer():
+    return a_customer(password=PASSWORD)
 
 
 def test_the_code_from_the_email_proves_the_address(customer, signed_in, mails):
