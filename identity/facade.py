@@ -13,6 +13,7 @@ from identity.application.codes import Codes, Messages
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.kyc import DecideKyc, KycDecisions
 from identity.application.notices import Notices
+from identity.application.payout_sessions import PayoutSessions
 from identity.application.registration import Register, Registration
 from identity.application.step_up import SecondFactor, StepUp
 from identity.infrastructure.contacts import (
@@ -25,6 +26,7 @@ from identity.infrastructure.email import email_sender
 from identity.infrastructure.persistence import DjangoSessionRepository, DjangoUserRepository
 from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
@@ -41,6 +43,11 @@ codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
 notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
 second_factor = SecondFactor(codes, DjangoTotpRepository())
 step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now)
+payout_sessions = PayoutSessions(
+    sessions=DjangoSessionRepository(),
+    wait=timedelta(seconds=settings.NEW_DEVICE_WAIT_S),
+    large=Money(settings.LARGE_PAYOUT_KES * 100, Currency.KES),
+)
 account = Account(
     users=accounts,
     sessions=DjangoSessionRepository(),
@@ -74,6 +81,7 @@ auth = Auth(
     ids=new_id,
     max_devices=settings.MAX_DEVICES,
     refresh_ttl=timedelta(seconds=settings.JWT_REFRESH_TTL),
+    second=second_factor,
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
@@ -89,6 +97,7 @@ __all__ = [
     "deriv_logins",
     "kyc",
     "notices",
+    "payout_sessions",
     "queries",
     "registration",
     "step_up",

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
-from identity.facade import users
+from identity.facade import payout_sessions, users
 from mpesa_integration.facade import mpesa
 from payments import models, queries
 from payments.application.balances import Balances
@@ -127,6 +127,7 @@ withdrawals = WithdrawalSaga(
     limits=limits,
     rates=rates,
     policy=OwnVerifiedPhone(),
+    sessions=payout_sessions,
     codes=deriv,
     users=users,
     mpesa=mpesa,

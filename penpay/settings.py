@@ -211,6 +211,10 @@ if SEAL_ANCHOR_KEY.lower() in f"{SECRET_KEY} {PII_KEYS} {PII_INDEX_KEY} {JWT_SIG
 JWT_ACCESS_TTL = env.int("JWT_ACCESS_TTL", default=300)
 JWT_REFRESH_TTL = env.int("JWT_REFRESH_TTL", default=7 * 24 * 3600)
 MAX_DEVICES = env.int("MAX_DEVICES", default=2)
+NEW_DEVICE_WAIT_S = env.int("NEW_DEVICE_WAIT_S", default=24 * 3600)
+LARGE_PAYOUT_KES = env.int("LARGE_PAYOUT_KES", default=10_000)
+if NEW_DEVICE_WAIT_S < 0 or LARGE_PAYOUT_KES < 0:
+    raise ImproperlyConfigured("NEW_DEVICE_WAIT_S is seconds, LARGE_PAYOUT_KES whole shillings: neither is below 0")
 
 # --- messages to customers ------------------------------------------------------------------------------------------
 EMAIL_URL = required("EMAIL_URL", "consolemail://")

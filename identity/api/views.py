@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from identity.api.authentication import ACCESS_COOKIE, CsrfOnly
-from identity.api.bodies import CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
+from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
 from identity.domain.user import DerivLoginNotFound, UserNotFound
 from identity.facade import (
     BindDerivLogin,
@@ -152,16 +152,22 @@ class Login(APIView):
 
     authentication_classes = [CsrfOnly]
     permission_classes = [AllowAny]
-    problems = (401, 403, 409)
+    problems = (401, 403, 409, 422, 429, 503)
 
     class LoginBody(Body):
         identifier = TextField(max_length=254)
         password = TextField(max_length=1024, trim_whitespace=False)
         device = DeviceBody()
+        code = TextField(required=False, validators=[SIX_DIGITS])
 
     @extend_schema(request=LoginBody, responses={200: WelcomeJSON}, operation_id="login")
     def post(self, request: Request) -> HttpResponse:
-        """Signs in with phone or e-mail address; sets the three cookies."""
+        """Signs in with phone or e-mail address; sets the three cookies.
+
+        From a device that its cookie does not show to be the account's, once the phone is verified: 403
+        `device_code_required`, a code goes out by SMS, and the same request with `code` (or with one of the
+        authenticator) signs in. An account's very first device needs none.
+        """
         body = self.LoginBody.read(request)
         device = body["device"]
         welcome = auth.sign_in(
@@ -172,6 +178,7 @@ class Login(APIView):
                 client_id=device.get("id", ""),
                 device_name=device["name"],
                 platform=device["platform"],
+                code=body.get("code", ""),
             )
         )
         answer = WelcomeJSON({"user": queries.me(welcome.user_id), "device": welcome.device}).data

@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from identity.domain.notice import Notice
-from identity.domain.session import RefreshToken, Session
+from identity.domain.session import RefreshToken, Session, SessionStanding
 from identity.domain.totp import TotpFactor
 from identity.domain.user import Email, User
 from identity.domain.verification import OneTimeCode, Purpose
@@ -66,6 +66,9 @@ class UserRepository(Protocol):
     def save(self, user: User) -> None:
         """Stores state, devices, Deriv login, events and audit rows. Raises `DerivLoginTaken`, `ContactTaken`."""
 
+    def had_devices(self, id: UserId) -> bool:
+        """Whether the user ever signed in from a device, revoked ones included."""
+
     def is_taken(self, contact: Phone | Email) -> bool:
         """Whether a phone number or e-mail address is an account's; not locked."""
 
@@ -75,6 +78,9 @@ class SessionRepository(Protocol):
 
     def alive(self, claims: AccessClaims, *, at: datetime) -> SignedIn | None:
         """Whose session it is, if it is good: not ended, device and account active, epoch unchanged. One query."""
+
+    def standing(self, id: UUID) -> SessionStanding:
+        """What a payout from it depends on, not locked. One query. Raises `SessionEnded`."""
 
     def owner_of_token(self, hash: str) -> UserId | None:
         """Whose refresh token it is, not locked."""

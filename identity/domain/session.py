@@ -27,6 +27,20 @@ class StepUpRequired(Forbidden):
     """This needs a code that came a moment ago: the password, or a stolen session, is not enough."""
 
 
+class DeviceTooNew(Forbidden):
+    """A large payout has to wait until this device has been known for a while; `extra["may_at"]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStanding:
+    """What a payout depends on: when the session stepped up, and since when its device is known, if it is not the
+    account's first.
+    """
+
+    stepped_up_at: datetime | None
+    new_since: datetime | None
+
+
 def must_be_stepped_up(stepped_up_at: datetime | None, *, at: datetime) -> None:
     """Raises `StepUpRequired` unless the session was stepped up in the last five minutes."""
     if stepped_up_at is None or not stepped_up_at <= at < stepped_up_at + STEP_UP_FRESH:

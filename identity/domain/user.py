@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from identity.domain.kyc import Kyc, KycStatus, same_person
-from shared_kernel.domain.errors import Conflict, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
 from shared_kernel.domain.events import Aggregate, UserRegistered
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
@@ -58,6 +58,16 @@ class SignInBusy(TooManyRequests):
 
 class DeviceLimitReached(Conflict):
     """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
+
+
+class DeviceCodeRequired(Forbidden):
+    """The password is right, the device unknown: it takes a code to the verified phone, or an authenticator's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
+            "with it as `code`, or with one of your authenticator"
+        )
 
 
 class DeviceNotFound(NotFound):

@@ -13,7 +13,7 @@ from django.db.models import Model
 from identity import models
 from identity.domain.kyc import Kyc, KycStatus
 from identity.domain.ports import AccessClaims, SignedIn
-from identity.domain.session import RefreshToken, Session
+from identity.domain.session import RefreshToken, Session, SessionEnded, SessionStanding
 from identity.domain.user import (
     AlreadyRegistered,
     ContactTaken,
@@ -135,6 +135,9 @@ class DjangoUserRepository:
             except IntegrityError:
                 raise ContactTaken("this phone number or e-mail address belongs to an account") from None
 
+    def had_devices(self, id: UserId) -> bool:
+        return models.Device.objects.filter(user_id=id).exists()
+
     def is_taken(self, contact: Phone | Email) -> bool:
         return models.User.objects.filter(**known_by(contact)).exists()
 
@@ -253,6 +256,19 @@ class DjangoSessionRepository:
         if found is None:
             return None
         return SignedIn(UserId(claims.user_id), DeviceId(claims.device_id), claims.session_id, utc(found[0]))
+
+    def standing(self, id: UUID) -> SessionStanding:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT s.stepped_up_at, d.created_at, EXISTS (SELECT 1 FROM devices o WHERE o.user_id = d.user_id "  # noqa: S608
+                "AND (o.created_at < d.created_at OR o.created_at = d.created_at AND o.id < d.id)) "
+                f"FROM sessions s JOIN devices d ON d.id = s.device_id WHERE s.id = X'{id.hex}' AND s.ended_at IS NULL"
+            )
+            found = cursor.fetchone()
+        if found is None:
+            raise SessionEnded("sign in again")
+        stepped_up_at, known_since, is_new = found
+        return SessionStanding(utc(stepped_up_at), utc(known_since) if is_new else None)
 
     def owner_of_token(self, hash: str) -> UserId | None:
         owner = models.RefreshToken.objects.filter(hash=hash).values_list("family__user_id", flat=True).first()
