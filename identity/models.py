@@ -307,6 +307,7 @@ class Session(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()  # however often it is refreshed
     stepped_up_at = models.DateTimeField(null=True)
+    password_tries = models.PositiveSmallIntegerField(default=0, db_default=0)
     ended_at = models.DateTimeField(null=True)
     ended_by = models.CharField(max_length=32, blank=True, default="")
 

@@ -11,6 +11,7 @@ from identity.application.codes import Codes
 from identity.application.notices import Notices, proven_channels
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
+from identity.domain.session import SessionEnded
 from identity.domain.user import AccountInUse, ContactTaken, Email, User, UserNotFound, WrongPassword
 from identity.domain.verification import Channel, CodesAskedTooOften, Purpose, Target
 from shared_kernel.domain.errors import DomainError, Unprocessable
@@ -47,13 +48,22 @@ class Account:
     # --- the password -------------------------------------------------------------------------------------------------
 
     def change_password(self, who: SignedIn, old: str, new: str) -> None:
-        """Raises `WrongPassword`, `WeakPassword`, `SignInBusy`."""
+        """Raises `WrongPassword`, `WeakPassword`, `SignInBusy`; `SessionEnded` after five wrong ones.
+
+        A try is counted before it is looked at, so that guesses at the same moment are no more than five either.
+        """
         with self.unit_of_work():
-            user = self.users.get(who.id)
+            user, session = self.users.get(who.id), self.sessions.get(who.session_id)
+            self.passwords.refuse_weak(new, user.known_words())
+            may_try = session is not None and session.try_password(at=self.clock())
+            if session is not None:
+                self.sessions.save(session)
+        if not may_try:
+            self._refused(who.id, "user.password_refused", "too many wrong passwords")
+            raise SessionEnded("too many wrong passwords: sign in again")
         if not self.passwords.matches(old, user.password_hash):
             self._refused(who.id, "user.password_refused", "wrong password")
             raise WrongPassword("this is not your present password")
-        self.passwords.refuse_weak(new, user.known_words())
         hash, proven = self.passwords.hash(new), user.password_hash
         with self.unit_of_work():
             user = self.users.get(who.id)
@@ -190,7 +200,7 @@ class Account:
         user.end_all_sessions(at=at, why=kind)
         self.sessions.end_all(user.id, but=keep.session_id if keep else None, at=at, by=kind)
         if keep and (session := self.sessions.get(keep.session_id)):
-            session.token_epoch = user.token_epoch
+            session.token_epoch, session.password_tries = user.token_epoch, 0
             self.sessions.save(session)
         self.codes.verifications.close_all(user.id)
         self.notices.tell(user, kind, channels)

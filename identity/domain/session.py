@@ -9,6 +9,7 @@ from shared_kernel.domain.identifiers import DeviceId, UserId
 
 LONGEST_SESSION = timedelta(days=30)  # however often it is refreshed
 STEP_UP_FRESH = timedelta(minutes=5)
+PASSWORD_TRIES = 5
 
 
 class SessionEnded(Unauthenticated):
@@ -75,6 +76,7 @@ class Session:
     ended_at: datetime | None = None
     ended_by: str = ""
     stepped_up_at: datetime | None = None
+    password_tries: int = 0  # of the old password, since it was last right
     tokens: list[RefreshToken] = field(default_factory=list)
 
     @classmethod
@@ -110,6 +112,13 @@ class Session:
             return RefreshInFlight("the same refresh token is just being turned over: use the new cookies")
         self.end(at=at, by="refresh_reused")
         return RefreshTokenReused("this refresh token was used before, so the session was ended: sign in again")
+
+    def try_password(self, *, at: datetime) -> bool:
+        """Counts a try of the old password before it is looked at; the sixth ends the session, and is none."""
+        self.password_tries += 1
+        if self.password_tries > PASSWORD_TRIES:
+            self.end(at=at, by="password_guessed")
+        return self.ended_at is None
 
     def end(self, *, at: datetime, by: str) -> None:
         """Its access and refresh tokens stop at once; ending twice has no effect."""

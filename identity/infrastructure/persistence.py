@@ -308,6 +308,7 @@ SESSION_COLUMNS = (
     "created_at",
     "expires_at",
     "stepped_up_at",
+    "password_tries",
     "ended_at",
     "ended_by",
 )

@@ -68,6 +68,22 @@ def test_a_wrong_old_password_changes_nothing(customer, signed_in, elsewhere, to
     assert [row.why for row in AuditLog.objects.filter(action="user.password_refused")] == ["wrong password"]
 
 
+def test_the_sixth_try_of_the_old_password_ends_the_session_before_it_is_looked_at(customer, signed_in):
+    for _ in range(5):
+        assert change(signed_in, old="not the password").json()["code"] == "wrong_password"
+    answer = change(signed_in)
+    assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+    assert is_over_for(signed_in)
+    assert signed_in.sign_in(customer.email).status_code == 200  # with the old one
+
+
+def test_a_right_old_password_forgives_the_wrong_ones_before_it(signed_in):
+    for old, new in ((PASSWORD, NEW), (NEW, PASSWORD)):
+        for _ in range(4):
+            change(signed_in, old="not the password")
+        assert change(signed_in, old, new).status_code == 204
+
+
 @pytest.mark.parametrize("weak", ["short", "password123", "penpay-2026", "Otieno.2026"])
 def test_a_weak_new_password_is_refused(signed_in, weak):
     assert change(signed_in, new=weak).json()["code"] == "weak_password"
@@ -353,6 +369,10 @@ def test_events_and_audit_rows_hold_no_personal_data(customer, signed_in, sms, t
         ("me/email/confirm", {"code": "123456", "email": "x@example.org"}),
         ("me/email-verification/confirm", {"code": "123456", "email": "x@example.org"}),
         ("auth/password-reset", {"identifier": "x@example.org", "channel": "email"}),
+        (
+            "auth/login",
+            {"identifier": "x", "password": "x", "device": {"name": "x", "platform": "x"}, "is_staff": True},
+        ),
         ("auth/password-reset/confirm", {"identifier": "x", "code": "123456", "password": NEW, "is_staff": True}),
     ],
 )

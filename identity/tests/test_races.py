@@ -215,6 +215,15 @@ def test_fifty_guesses_of_a_reset_code_at_once_are_five_tries():
     assert models.PhoneVerification.objects.get().attempts <= 5
 
 
+def test_twenty_guesses_of_the_old_password_at_once_are_five_tries():
+    customer = a_customer(password=PASSWORD)
+    who = signed_in_as(customer)
+    guess = partial(account.change_password, who, "not the password", "nine herons over Lamu")
+    results = at_once([guess for _ in range(20)])
+    assert sorted(type(result).__name__ for result in results) == ["SessionEnded"] * 15 + ["WrongPassword"] * 5
+    assert models.Session.objects.get().ended_by == "password_guessed"
+
+
 def test_a_phone_that_two_customers_want_at_once_is_one_customers(sms):
     phone = Phone(a_phone())
     pair = [signed_in_as(a_customer(password=PASSWORD)) for _ in range(2)]
