@@ -4,30 +4,39 @@ import os
 from datetime import timedelta
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
 from identity import queries
+from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
+from identity.application.codes import Codes, Messages
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
+from identity.application.notices import Notices
+from identity.application.payout_sessions import PayoutSessions
 from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
 from identity.application.staff_sign_in import StaffSignIn
+from identity.application.step_up import SecondFactor, StepUp
 from identity.domain.ports import CustomerTies, Ties
 from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
+from identity.infrastructure.contacts import (
+    DjangoNoticeRepository,
+    DjangoTotpRepository,
+    DjangoVerificationRepository,
+)
 from identity.infrastructure.directory import DjangoUserDirectory
+from identity.infrastructure.email import email_sender
 from identity.infrastructure.erasure import EXPIRED, DjangoPersonalRecords
 from identity.infrastructure.images import PillowCleaner
 from identity.infrastructure.kyc import DjangoKycSnapshots
-from identity.infrastructure.persistence import (
-    DjangoSessionRepository,
-    DjangoUserRepository,
-    DjangoVerificationRepository,
-)
+from identity.infrastructure.persistence import DjangoSessionRepository, DjangoUserRepository
 from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
+from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
@@ -39,12 +48,33 @@ from shared_kernel.infrastructure.persistence import (
 audit = DjangoAuditLog()
 accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
+messages = Messages(sms_sender, email_sender)
+codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
+notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
+second_factor = SecondFactor(codes, DjangoTotpRepository())
+step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now)
+payout_sessions = PayoutSessions(
+    sessions=DjangoSessionRepository(),
+    wait=timedelta(seconds=settings.NEW_DEVICE_WAIT_S),
+    large=Money(settings.LARGE_PAYOUT_KES * 100, Currency.KES),
+)
+account = Account(
+    users=accounts,
+    sessions=DjangoSessionRepository(),
+    codes=codes,
+    totps=DjangoTotpRepository(),
+    notices=notices,
+    passwords=Argon2Passwords(),
+    outbox=DjangoOutboxRepository(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    has_open_payments=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
+)
 registration = Registration(
     users=accounts,
-    verifications=DjangoVerificationRepository(),
+    codes=codes,
     passwords=Argon2Passwords(),
-    secrets=RandomSecrets(),
-    sms=sms_sender,
     unit_of_work=unit_of_work,
     clock=now,
     ids=new_id,
@@ -61,6 +91,7 @@ auth = Auth(
     ids=new_id,
     max_devices=settings.MAX_DEVICES,
     refresh_ttl=timedelta(seconds=settings.JWT_REFRESH_TTL),
+    second=second_factor,
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
 kyc_submissions = KycSubmissions(
@@ -115,16 +146,20 @@ __all__ = [
     "SubmitKyc",
     "Ties",
     "Tokens",
+    "account",
     "auth",
     "code_of",
     "deriv_logins",
     "erasure",
     "kyc",
     "kyc_submissions",
+    "notices",
+    "payout_sessions",
     "profiles",
     "queries",
     "registration",
     "staff_sign_in",
     "step_at",
+    "step_up",
     "users",
 ]

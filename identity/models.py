@@ -235,16 +235,14 @@ class KycImage(models.Model):
         return str(self.id)
 
 
-class PhoneVerification(models.Model):
-    """A one-time code that was sent by SMS: stored as an HMAC, open for one use until `expires_at` or too many tries.
+class Verification(models.Model):
+    """A one-time code that was sent to the `user`: an HMAC, open for one use until `expires_at` or too many tries.
 
     `open` is true or NULL, so that the unique constraint admits one open code for each customer and purpose.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="phone_verifications")
     purpose = models.CharField(max_length=32)
-    phone = EncryptedField()
     code_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -253,12 +251,73 @@ class PhoneVerification(models.Model):
     open = models.BooleanField(null=True, default=True)
 
     class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class PhoneVerification(Verification):
+    """A code that went by SMS."""
+
+    user = models.ForeignKey(User, models.PROTECT, related_name="phone_verifications")
+    phone = EncryptedField()
+
+    class Meta:
         db_table = "user_phone_verification"
         indexes = [models.Index(fields=["user", "created_at"], name="phone_verification_recent")]
         constraints = [
             models.UniqueConstraint(fields=["user", "purpose", "open"], name="phone_verification_one_open"),
             models.CheckConstraint(name="phone_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
         ]
+
+
+class EmailVerification(Verification):
+    """A code that went by e-mail."""
+
+    user = models.ForeignKey(User, models.PROTECT, related_name="email_verifications")
+    email = EncryptedField()
+
+    class Meta:
+        db_table = "user_email_verification"
+        indexes = [models.Index(fields=["user", "created_at"], name="email_verification_recent")]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "purpose", "open"], name="email_verification_one_open"),
+            models.CheckConstraint(name="email_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
+        ]
+
+
+class TotpFactor(models.Model):
+    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice."""
+
+    user = models.OneToOneField(User, models.PROTECT, primary_key=True, related_name="totp_factor")
+    secret = EncryptedField()  # base32
+    created_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True)
+    last_counter = models.BigIntegerField(default=0)
+    failures = models.PositiveSmallIntegerField(default=0)
+    locked_until = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "totp_factors"
+
+    def __str__(self) -> str:
+        return str(self.user_id)
+
+
+class Notice(models.Model):
+    """What a customer is told of on a channel of theirs; the target is emptied once it was sent."""
+
+    id = UuidField(primary_key=True, default=new_id, editable=False)
+    user = models.ForeignKey(User, models.PROTECT, related_name="notices")
+    kind = models.CharField(max_length=32)
+    channel = models.CharField(max_length=8)
+    target = EncryptedField(blank=True, default="")
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "user_notices"
 
     def __str__(self) -> str:
         return str(self.id)
@@ -340,6 +399,7 @@ class Session(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()  # however often it is refreshed
     stepped_up_at = models.DateTimeField(null=True)
+    password_tries = models.PositiveSmallIntegerField(default=0, db_default=0)
     ended_at = models.DateTimeField(null=True)
     ended_by = models.CharField(max_length=32, blank=True, default="")
 

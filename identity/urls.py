@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from identity.api import kyc, profile, views
+from identity.api import account, kyc, profile, views
 
 urlpatterns = [
     path("auth/csrf", views.Csrf.as_view()),
@@ -13,9 +13,22 @@ urlpatterns = [
     path("auth/logout-all", views.LogoutAll.as_view()),
     path("me", profile.Me.as_view()),
     path("me/kyc", kyc.Kyc.as_view()),
+    path("auth/step-up", account.StepUp.as_view()),
+    path("auth/password-reset", account.PasswordReset.as_view()),
+    path("auth/password-reset/confirm", account.PasswordResetConfirmation.as_view()),
+    path("me/password", account.Password.as_view()),
+    path("me/phone", account.NewPhone.as_view()),
+    path("me/phone/confirm", account.NewPhoneConfirmation.as_view()),
+    path("me/email", account.NewEmail.as_view()),
+    path("me/email/confirm", account.NewEmailConfirmation.as_view()),
+    path("me/close", account.Close.as_view()),
+    path("me/totp", account.Totp.as_view()),
+    path("me/totp/confirm", account.TotpConfirmation.as_view()),
     path("me/devices", views.Devices.as_view()),
     path("me/devices/<str:id>", views.DeviceDetail.as_view()),
     path("me/phone-verification", views.PhoneVerification.as_view()),
     path("me/phone-verification/confirm", views.PhoneConfirmation.as_view()),
+    path("me/email-verification", views.EmailVerification.as_view()),
+    path("me/email-verification/confirm", views.EmailConfirmation.as_view()),
     path("me/deriv-login", views.DerivLogin.as_view()),
 ]

@@ -45,6 +45,12 @@ def customer_id(request: Request) -> UserId:
     return cast("UserId", request.user.id)
 
 
+def session_id(request: Request) -> UUID:
+    """The session that they are signed in with."""
+    signed_in: Any = request.user
+    return cast("UUID", signed_in.session_id)
+
+
 class StepJSON(serializers.Serializer[Any]):
     """One change of status."""
 
@@ -185,9 +191,12 @@ class WithdrawalVerification(APIView):
         request=VerificationBody, responses={202: VerificationJSON}, operation_id="request_withdrawal_verification"
     )
     def post(self, request: Request) -> Response:
-        """Has Deriv send the customer the one-time code for a withdrawal that they were quoted."""
+        """Has Deriv send the customer the one-time code for a withdrawal that they were quoted.
+
+        403 `device_too_new` where a large one is asked for from a device new to the account; `may_at` says until when.
+        """
         body = self.VerificationBody.read(request)
-        sent = withdrawals.request_code(RequestCode(customer_id(request), body["quote_id"], now()))
+        sent = withdrawals.request_code(RequestCode(customer_id(request), body["quote_id"], now(), session_id(request)))
         answer = {
             "expires_at": queries.time(sent.expires_at),
             "next_request_at": queries.time(sent.next_request_at),
@@ -212,7 +221,11 @@ class Withdrawals(APIView):
         parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, required=True)],
     )
     def post(self, request: Request) -> Response:
-        """Accepts a quote with Deriv's one-time code: Deriv is debited, then the customer's own phone is paid."""
+        """Accepts a quote with Deriv's one-time code: Deriv is debited, then the customer's own phone is paid.
+
+        Needs a step-up of the last five minutes (`POST auth/step-up`), else 403 `step_up_required`. From a device that
+        is new to the account a large one has to wait: 403 `device_too_new`, and `may_at` says until when.
+        """
         key = idempotency_key(request, f"{customer_id(request)}:withdrawals")
         body = self.WithdrawalBody.read(request)
         command = CreateWithdrawal(
@@ -223,6 +236,7 @@ class Withdrawals(APIView):
             body.get("min_payout"),
             key,
             now(),
+            session_id(request),
         )
         text, replayed = withdrawals.create(command, first_answer)
         answer = json.loads(text)

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
-from identity.facade import users
+from identity.facade import payout_sessions, users
 from mpesa_integration.facade import mpesa
 from payments import models, queries
 from payments.application.balances import Balances
@@ -86,6 +86,7 @@ FLOAT_ACCOUNTS = {
     FloatAccountKind.DERIV_AGENT: deriv_agent,
 }
 
+has_open_payments = queries.has_open_payments
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
 limits = Limits(DjangoLimitBook())
@@ -127,6 +128,7 @@ withdrawals = WithdrawalSaga(
     limits=limits,
     rates=rates,
     policy=OwnVerifiedPhone(),
+    sessions=payout_sessions,
     codes=deriv,
     users=users,
     mpesa=mpesa,

@@ -10,6 +10,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import environ
 from celery.schedules import crontab
@@ -181,6 +182,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "penpay.urls"
 WSGI_APPLICATION = "penpay.wsgi.application"
 SUBSCRIPTIONS = "penpay.subscriptions.SUBSCRIPTIONS"
+OPEN_PAYMENTS = "payments.facade.has_open_payments"  # what identity asks before an account is closed
 TASKS = "penpay.celery.app"
 APPEND_SLASH = False
 TEMPLATES = [
@@ -262,14 +264,36 @@ for name, keys in KEYS.items():
 JWT_ACCESS_TTL = within("JWT_ACCESS_TTL", 300, 30, 900)
 JWT_REFRESH_TTL = within("JWT_REFRESH_TTL", 7 * 24 * 3600, 600, 30 * 24 * 3600)
 MAX_DEVICES = within("MAX_DEVICES", 2, 1, 5)
-EMAIL_URL = env.str("EMAIL_URL", default="consolemail://")
-SMS_URL = env.str("SMS_URL", default="console://")
+NEW_DEVICE_WAIT_S = env.int("NEW_DEVICE_WAIT_S", default=24 * 3600)
+LARGE_PAYOUT_KES = env.int("LARGE_PAYOUT_KES", default=10_000)
+if NEW_DEVICE_WAIT_S < 0 or LARGE_PAYOUT_KES < 0:
+    raise ImproperlyConfigured("NEW_DEVICE_WAIT_S is seconds, LARGE_PAYOUT_KES whole shillings: neither is below 0")
+
+# --- messages to customers ------------------------------------------------------------------------------------------
+EMAIL_URL = required("EMAIL_URL", "consolemail://")
+SMS_URL = required("SMS_URL", "memory://" if APP_ENV == "testing" else "console://")
+
+
+def sender_of(name: str, url: str, scheme: str) -> str:
+    """What `?from=` says. Raises `ImproperlyConfigured` for what reaches nobody, in production; never shows the URL."""
+    parts = urlsplit(url)
+    sender = dict(parse_qsl(parts.query)).get("from", "")
+    if PRODUCTION and not (parts.scheme == scheme and parts.hostname and parts.username and parts.password and sender):
+        raise ImproperlyConfigured(f"{name} must be {scheme}://user:password@host/?from=SENDER in production")
+    return sender
+
+
+DEFAULT_FROM_EMAIL = sender_of("EMAIL_URL", EMAIL_URL, "smtp+tls") or "PenPay <penpay@localhost>"
+EMAIL_TIMEOUT = 10
 vars().update(env.email_url_config(EMAIL_URL))
+sender_of("SMS_URL", SMS_URL, "africastalking")
 
 # --- personal data --------------------------------------------------------------------------------------------------
 RETENTION_DAYS: dict[str, int] = {
     "aml_records": 2557,  # seven years, leap days included: from the end of the relationship (POCAMLA)
     "one_time_codes": 30,  # from when a code ran out; longer than any limit on asking for codes looks back
+    "email_codes": 30,  # as those by SMS
+    "notices": 365,  # from when the customer was to be told
     "sessions": 90,  # from when a session ended, with its refresh tokens
     "staff_sessions": 30,  # from when one of the back-office ran out
     "idempotency_keys": 365,  # of events; those of money are never purged

@@ -217,6 +217,7 @@ class WithdrawalBench(SagaBench[Withdrawal]):
             **self.ports,
             rates=self.rates,
             policy=OwnVerifiedPhone(),
+            sessions=unused,
             codes=unused,
             payout_account=lambda: "mpesa:600997",
         )

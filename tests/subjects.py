@@ -8,7 +8,16 @@ from django.conf import settings
 from django.core.management import call_command
 from django.utils import timezone
 
-from identity.models import Address, DerivLogin, PhoneVerification, Profile, User
+from identity.models import (
+    Address,
+    DerivLogin,
+    EmailVerification,
+    Notice,
+    PhoneVerification,
+    Profile,
+    TotpFactor,
+    User,
+)
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from mpesa_integration.models import MpesaCallback, MpesaRequest
@@ -54,6 +63,11 @@ def somebody(**given):
         expires_at=at,
         open=None,
     ).save()
+    EmailVerification(
+        user=who.row, purpose="email", email=who.email, code_hash="c" * 64, created_at=at, expires_at=at, open=None
+    ).save()
+    TotpFactor(user=who.row, secret="JBSWY3DPEHPK3PXP", created_at=at, confirmed_at=at, failures=1).save()
+    Notice(user=who.row, kind="phone_changed", channel="email", target=who.email, created_at=at).save()
     browser = Browser()
     assert browser.sign_in(who.email).status_code == 200
     return who, browser

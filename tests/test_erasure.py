@@ -10,7 +10,17 @@ from django.utils import timezone
 
 from identity.application.erasure import EraseSubject
 from identity.facade import erasure, users
-from identity.models import DerivLogin, Device, PhoneVerification, Profile, Session, User
+from identity.models import (
+    DerivLogin,
+    Device,
+    EmailVerification,
+    Notice,
+    PhoneVerification,
+    Profile,
+    Session,
+    TotpFactor,
+    User,
+)
 from identity.tests.clients import Browser
 from identity.tests.factories import a_customer
 from payments.domain.transaction import TransactionStatus as S
@@ -66,7 +76,8 @@ def test_what_no_law_keeps_is_gone_and_the_rest_is_restricted_and_dated(known, c
     for device in Device.objects.filter(user_id=who.id):
         assert (device.name, device.client_id, device.platform, device.secret_hash) == ("", "", "", "")
         assert device.revoked_at is not None
-    assert not PhoneVerification.objects.filter(user_id=who.id).exists()
+    for model in (PhoneVerification, EmailVerification, TotpFactor, Notice):
+        assert not model.objects.filter(user_id=who.id).exists(), model
 
 
 def test_every_column_that_is_kept_until_erased_is_empty_afterwards(known, capsys):

@@ -71,6 +71,7 @@ def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Callable[..., Any]) ->
     built = a_customer(password=PASSWORD)
     browser = Browser()
     assert browser.sign_in(built.email).status_code == 200
+    browser.steps_up()
     for signal in (request_started, request_finished):  # the test's transaction outlives each request
         signal.disconnect(close_old_connections)
     yield browser

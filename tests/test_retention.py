@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from identity.models import PhoneVerification, Profile, RefreshToken, Session, User
+from identity.models import EmailVerification, Notice, PhoneVerification, Profile, RefreshToken, Session, User
 from identity.tests.factories import a_customer
 from penpay.privacy.purging import PAGE
 from shared_kernel.facade import new_id
@@ -52,6 +52,12 @@ def leftovers(transactional_db):
             user=who.row, purpose=f"p{days}", phone=who.phone.number, code_hash="0" * 64, created_at=old(days),
             expires_at=old(days), open=None,
         ).save()  # fmt: skip
+    for days in (366, 31, 2):
+        EmailVerification(
+            user=who.row, purpose=f"p{days}", email=who.email, code_hash="0" * 64, created_at=old(days),
+            expires_at=old(days), open=None,
+        ).save()  # fmt: skip
+        Notice(user=who.row, kind="test", channel="email", created_at=old(days)).save()
     keys = {
         f"{who.id}:deposits": 4000,
         f"{who.id}:withdrawals": 4000,
@@ -77,6 +83,8 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
 
     assert answer["purged"] == {
         "one_time_codes": 2,
+        "email_codes": 2,
+        "notices": 1,
         "sessions": 2,
         "staff_sessions": 1,
         "idempotency_keys": 1,
@@ -87,7 +95,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert StaffSession.objects.get().session_key == "young"
     assert browser.is_signed_in()
     assert DomainEvent.objects.count() == events
-    assert AuditLog.objects.count() == audited + 4
+    assert AuditLog.objects.count() == audited + 6
     assert run(capsys, "purge_expired")["purged"]["sessions"] == 0
 
 

@@ -79,8 +79,9 @@ PRODUCTION = {
     "SEAL_ANCHOR": "/var/lib/penpay/anchor",
     "SEAL_ANCHOR_KEY": token_hex(32),
     "DATA_RESIDENCY_REGION": "KE",
-    "DATA_RESIDENCY_HOSTS": "KE=*.nairobi.example.com,KE=10.20.0.0/16,ZA=*.cape.example.com",
-    "EMAIL_URL": "smtp+tls://penpay:s3cret@mail.nairobi.example.com:587",
+    "DATA_RESIDENCY_HOSTS": "KE=*.nairobi.example.com,KE=10.20.0.0/16,KE=api.africastalking.com,ZA=*.cape.example.com",
+    "EMAIL_URL": "smtp+tls://penpay:s3cret@mail.nairobi.example.com:587/?from=no-reply@example.com",
+    "SMS_URL": "africastalking://penpay:s3cret@api.africastalking.com/?from=PENPAY",
 }
 PROVIDERS = {
     "MPESA_BASE_URL": "https://api.safaricom.co.ke",
@@ -194,8 +195,11 @@ def test_production_does_not_start_on_a_missing_or_weak_value_and_names_it_but_t
         ({"MIGRATION_DATABASE_URL": "mysql://o:s3cret@10.21.0.1/penpay"}, "MIGRATION_DATABASE_URL (10.21.0.1)"),
         ({"REDIS_URL": "redis://:s3cret@cache.cape.example.com:6379/0"}, "REDIS_URL (cache.cape.example.com)"),
         ({"CELERY_BROKER_URL": "redis://:s3cret@queue:6379/0"}, "CELERY_BROKER_URL (queue)"),
-        ({"EMAIL_URL": "smtp+tls://penpay:s3cret@smtp.example.net:587"}, "EMAIL_URL (smtp.example.net)"),
-        ({"SMS_URL": "https://penpay:s3cret@sms.example.net/send"}, "SMS_URL (sms.example.net)"),
+        (
+            {"EMAIL_URL": "smtp+tls://penpay:s3cret@smtp.example.net:587/?from=a@example.com"},
+            "EMAIL_URL (smtp.example.net)",
+        ),
+        ({"SMS_URL": "africastalking://penpay:s3cret@sms.example.net/?from=PENPAY"}, "SMS_URL (sms.example.net)"),
         ({"DATA_RESIDENCY_REGION": "ZA"}, "REDIS_URL (10.20.0.7), CELERY_BROKER_URL (redis.nairobi.example.com)"),
     ],
     ids=str,
@@ -205,6 +209,32 @@ def test_production_does_not_start_on_a_host_outside_of_its_region_and_no_passwo
 
     assert done.returncode == 1
     assert says in done.stderr.splitlines()[-1]
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("EMAIL_URL", ""),
+        ("EMAIL_URL", "consolemail://"),
+        ("EMAIL_URL", "filemail:///tmp/mails"),
+        ("EMAIL_URL", "memorymail://"),
+        ("EMAIL_URL", "smtp://penpay:s3cret-mail@mail.nairobi.example.com/?from=a@example.com"),
+        ("EMAIL_URL", "smtp+tls://mail.nairobi.example.com/?from=a@example.com"),
+        ("EMAIL_URL", "smtp+tls://penpay:s3cret-mail@mail.nairobi.example.com"),
+        ("SMS_URL", ""),
+        ("SMS_URL", "console://"),
+        ("SMS_URL", "memory://"),
+        ("SMS_URL", "file:///tmp/texts"),
+        ("SMS_URL", "africastalking://api.africastalking.com/?from=PENPAY"),
+        ("SMS_URL", "africastalking://penpay:s3cret-sms@api.africastalking.com"),
+    ],
+)
+def test_production_does_not_start_with_messages_that_reach_nobody(name, url):
+    done = in_production("-c", "import penpay.settings", **{name: url})
+
+    assert done.returncode == 1
+    assert f"{name} must be" in done.stderr.splitlines()[-1]
     assert "s3cret" not in done.stderr
 
 

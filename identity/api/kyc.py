@@ -10,7 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from identity.api.views import KycJSON, signed_in
+from identity.api.bodies import signed_in
+from identity.api.views import KycJSON
 from identity.domain.countries import COUNTRIES
 from identity.domain.kyc_snapshot import Gender, IdType, KycFacts, Side
 from identity.domain.user import UserNotFound

@@ -5,7 +5,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from identity.api.views import UserJSON, signed_in
+from identity.api.bodies import signed_in
+from identity.api.views import UserJSON
 from identity.domain.user import Address, UserNotFound
 from identity.facade import ChangeProfile, profiles, queries
 from shared_kernel.api.bodies import Body, TextField

@@ -7,16 +7,16 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from identity.api.authentication import ACCESS_COOKIE, CsrfOnly
-from identity.domain.ports import SignedIn
-from identity.domain.user import DerivLoginNotFound, Email, InvalidEmail
+from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
+from identity.domain.user import DerivLoginNotFound
 from identity.facade import (
     BindDerivLogin,
     Register,
@@ -30,7 +30,6 @@ from identity.facade import (
 from shared_kernel.api.bodies import Body, IdField, PhoneField, TextField
 from shared_kernel.api.problems import problem
 from shared_kernel.domain.errors import Unauthenticated
-from shared_kernel.domain.identifiers import InvalidPhone, Phone
 from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.facade import now
 
@@ -39,20 +38,6 @@ SECURE = "__Secure-" if settings.PRODUCTION else ""
 REFRESH_COOKIE = f"{SECURE}penpay_refresh"  # only to AUTH_PATH
 DEVICE_COOKIE = f"{SECURE}penpay_device"  # only to AUTH_PATH; stays when its user signs out
 DEVICE_COOKIE_AGE = timedelta(days=400)  # the longest that browsers keep one
-
-
-@extend_schema_field({"type": "string", "format": "email", "maxLength": 254})
-class EmailField(serializers.Field[Email, Any, str, Any]):
-    """Text to `Email`."""
-
-    def to_internal_value(self, data: Any) -> Email:
-        try:
-            return Email.parse(data if isinstance(data, str) else "")
-        except InvalidEmail as bad:
-            raise serializers.ValidationError(bad.detail, code=bad.code) from None
-
-    def to_representation(self, value: Email) -> str:
-        return str(value)
 
 
 class KycJSON(serializers.Serializer[Any]):
@@ -122,12 +107,6 @@ class WelcomeJSON(serializers.Serializer[Any]):
     device = DeviceJSON()
 
 
-class CodeSentJSON(serializers.Serializer[Any]):
-    """Until when the code is good."""
-
-    expires_at = serializers.DateTimeField()
-
-
 class DerivLoginJSON(serializers.Serializer[Any]):
     """The Deriv account that deposits go to."""
 
@@ -184,16 +163,22 @@ class Login(APIView):
 
     authentication_classes = [CsrfOnly]
     permission_classes = [AllowAny]
-    problems = (401, 403, 409)
+    problems = (401, 403, 409, 422, 429, 503)
 
     class LoginBody(Body):
         identifier = TextField(max_length=254)
         password = TextField(max_length=1024, trim_whitespace=False)
         device = DeviceBody()
+        code = TextField(required=False, validators=[SIX_DIGITS])
 
     @extend_schema(request=LoginBody, responses={200: WelcomeJSON}, operation_id="login")
     def post(self, request: Request) -> HttpResponse:
-        """Signs in with phone or e-mail address; sets the three cookies."""
+        """Signs in with phone or e-mail address; sets the three cookies.
+
+        From a device that its cookie does not show to be the account's, once the phone is verified: 403
+        `device_code_required`, a code goes out by SMS, and the same request with `code` (or with one of the
+        authenticator) signs in. An account's very first device needs none.
+        """
         body = self.LoginBody.read(request)
         device = body["device"]
         welcome = auth.sign_in(
@@ -204,6 +189,7 @@ class Login(APIView):
                 client_id=device.get("id", ""),
                 device_name=device["name"],
                 platform=device["platform"],
+                code=body.get("code", ""),
             )
         )
         answer = WelcomeJSON({"user": queries.me(welcome.user_id), "device": welcome.device}).data
@@ -289,20 +275,39 @@ class PhoneVerification(APIView):
 class PhoneConfirmation(APIView):
     """`POST me/phone-verification/confirm`."""
 
-    class CodeBody(Body):
-        code = TextField(validators=[RegexValidator(r"^[0-9]{6}\Z", "Six digits.")])
-
     @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_phone_code")
     def post(self, request: Request) -> Response:
         """Proves the phone number. A wrong code is counted; the fifth closes it."""
-        body = self.CodeBody.read(request)
+        body = CodeBody.read(request)
         registration.confirm_phone(signed_in(request).id, body["code"])
+        return Response(status=204)
+
+
+class EmailVerification(APIView):
+    """`POST me/email-verification`."""
+
+    @extend_schema(request=None, responses={202: CodeSentJSON}, operation_id="send_email_code")
+    def post(self, request: Request) -> Response:
+        """Sends a code by e-mail; the one before is closed."""
+        expires_at = registration.send_email_code(signed_in(request).id)
+        return Response(CodeSentJSON({"expires_at": expires_at}).data, status=202)
+
+
+class EmailConfirmation(APIView):
+    """`POST me/email-verification/confirm`."""
+
+    @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_email_code")
+    def post(self, request: Request) -> Response:
+        """Proves the e-mail address. A wrong code is counted; the fifth closes it."""
+        body = CodeBody.read(request)
+        registration.confirm_email(signed_in(request).id, body["code"])
         return Response(status=204)
 
 
 class DerivLogin(APIView):
     """`GET`, `POST`, `DELETE me/deriv-login`."""
 
+    permission_classes = [IsAuthenticated, SteppedUp]
     problems = (404,)
 
     class DerivLoginBody(Body):
@@ -337,21 +342,6 @@ class DerivLogin(APIView):
         """Forgets the token; deposits need a new login first."""
         deriv_logins.unbind(signed_in(request).id)
         return Response(status=204)
-
-
-def signed_in(request: Request) -> SignedIn:
-    """Who is asking; the view's permissions have let nobody else in."""
-    user: Any = request.user
-    assert isinstance(user, SignedIn)
-    return user
-
-
-def identifier(text: str) -> Phone | Email | None:
-    """A phone number or an e-mail address; None for what is neither, which then is as unknown as any other."""
-    try:
-        return Email.parse(text) if "@" in text else Phone.parse(text)
-    except (InvalidEmail, InvalidPhone):
-        return None
 
 
 def with_tokens(response: HttpResponse, tokens: Tokens) -> HttpResponse:

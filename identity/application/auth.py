@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from identity.application.codes import CodeToSend
+from identity.application.step_up import SecondFactor
 from identity.domain.ports import (
     AccessClaims,
     AccessTokens,
@@ -16,12 +18,14 @@ from identity.domain.ports import (
 from identity.domain.session import Session, SessionEnded
 from identity.domain.user import (
     Device,
+    DeviceCodeRequired,
     DeviceLimitReached,
     DeviceNotFound,
     Email,
     InvalidCredentials,
     User,
 )
+from identity.domain.verification import Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
@@ -37,6 +41,7 @@ class SignIn:
     client_id: str = ""  # the device's own id; empty: it gets one
     device_name: str
     platform: str
+    code: str = field(repr=False, default="")  # what a device that is new needs beside the password
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +77,14 @@ class Auth:
     ids: IdSource
     max_devices: int
     refresh_ttl: timedelta
+    second: SecondFactor
 
     def sign_in(self, command: SignIn) -> Welcome:
-        """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`."""
+        """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`.
+
+        From a device that is new to the account: `DeviceCodeRequired` (a code was sent), and with a code what refuses
+        it: `WrongCode`, `NoOpenCode`, `TotpLocked`; `CodesAskedTooOften`, `SmsUnavailable`.
+        """
         found = self.users.password_of(command.identifier) if command.identifier else None
         if not self.passwords.matches(command.password, found[1] if found else None):
             self._failed(found[0] if found else None, "wrong password" if found else "unknown user")
@@ -82,14 +92,44 @@ class Auth:
         assert found is not None
         try:
             with self.unit_of_work():
-                return self._begin(self.users.get(found[0]), found[1], command, at=self.clock())
+                came_of_it = self._judge(self.users.get(found[0]), found[1], command, at=self.clock())
         except (DeviceLimitReached, InvalidCredentials) as refused:
             self._failed(found[0], refused.code)
             raise
+        match came_of_it:
+            case Welcome():
+                return came_of_it
+            case CodeToSend():
+                self.second.codes.send(came_of_it)
+                raise DeviceCodeRequired
+            case _:
+                raise came_of_it
 
-    def _begin(self, user: User, proven_hash: str, command: SignIn, *, at: datetime) -> Welcome:
+    def _judge(
+        self, user: User, proven_hash: str, command: SignIn, *, at: datetime
+    ) -> Welcome | CodeToSend | DomainError:
+        """The sign-in; or the code to be sent first; or why the given one is refused, whose try is to be committed."""
         if not user.is_active or user.password_hash != proven_hash:  # changed while the hash was computed
             raise InvalidCredentials("the phone or e-mail address and the password don't fit together")
+        phone = user.proven_phone()
+        if phone is not None and not self._is_known(user, command, at=at) and self.users.had_devices(user.id):
+            purpose, asker = Purpose.NEW_DEVICE, command.client_id
+            if not command.code:
+                user.note("user.device_code_required", at=at)
+                self.users.save(user)
+                return self.second.codes.make(user.id, purpose, phone, asker=asker, at=at)
+            refusal = self.second.submit(user.id, purpose, command.code, asker=asker, at=at)
+            if refusal is not None:
+                user.note("user.device_code_refused", at=at, why=refusal.code)
+                self.users.save(user)
+                return refusal
+        return self._begin(user, command, at=at)
+
+    def _is_known(self, user: User, command: SignIn, *, at: datetime) -> bool:
+        id, secret_hash = self._cookie(command.device_cookie)
+        return id is not None and user.recognise(id, secret_hash, at=at) is not None
+
+    def _begin(self, user: User, command: SignIn, *, at: datetime) -> Welcome:
         device, cookie = self._device(user, command, at=at)
         ended = [known.id for known in user.devices if known.revoked_at is not None]
         self.sessions.end_those_of([*ended, device.id], at=at, by="signed_in_again")
@@ -140,9 +180,10 @@ class Auth:
     def authenticate(self, access: str) -> SignedIn:
         """Who sends this access token, by one query. Raises `SessionEnded`."""
         claims = self.access.read(access)
-        if claims is None or not self.sessions.alive(claims, at=self.clock()):
+        signed_in = self.sessions.alive(claims, at=self.clock()) if claims else None
+        if signed_in is None:
             raise SessionEnded("the session is over: refresh it, or sign in again")
-        return SignedIn(UserId(claims.user_id), DeviceId(claims.device_id), claims.session_id)
+        return signed_in
 
     def refresh(self, refresh: str, device_cookie: str, *, arrived_at: datetime) -> Tokens:
         """Turns the tokens over. Raises `SessionEnded`, `RefreshTokenReused`, `RefreshInFlight`.

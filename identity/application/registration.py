@@ -1,12 +1,13 @@
-"""Signing up, and proving the phone number by a code."""
+"""Signing up, and proving phone number and e-mail address by a code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from identity.domain.ports import Passwords, Secrets, SmsSender, UserRepository, VerificationRepository
+from identity.application.codes import Codes, CodeToSend
+from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import Email, User
-from identity.domain.verification import MOST, PROVE_PHONE, TTL, NoOpenCode, PhoneVerification, refuse_too_many
+from identity.domain.verification import MOST, Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.events import Event, UserRegistered
 from shared_kernel.domain.identifiers import Phone, UserId
@@ -28,10 +29,8 @@ class Registration:
     """The use cases of signing up."""
 
     users: UserRepository
-    verifications: VerificationRepository
+    codes: Codes
     passwords: Passwords
-    secrets: Secrets
-    sms: Callable[[], SmsSender]
     unit_of_work: UnitOfWork
     clock: Clock
     ids: IdSource
@@ -55,63 +54,66 @@ class Registration:
     def send_codes(self, events: Sequence[Event]) -> None:
         """Follows `UserRegistered`: the first code goes out by itself, unless one was asked for in the meantime."""
         for event in events:
-            if isinstance(event, UserRegistered):
-                self._send_code(event.user_id, only_first=True)
+            if isinstance(event, UserRegistered) and (code := self._first_code(event.user_id)):
+                self.codes.send(code)
+
+    def _first_code(self, user_id: UserId) -> CodeToSend | None:
+        at = self.clock()
+        with self.unit_of_work():
+            user = self.users.get(user_id)
+            lately = at - max(while_ for _, while_ in MOST)
+            if user.phone_verified_at is not None or self.codes.was_sent_since(user_id, Purpose.PROVE_PHONE, lately):
+                return None
+            return self.codes.make(user_id, Purpose.PROVE_PHONE, user.unproven_phone(), at=at)
 
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.
 
         Raises `PhoneAlreadyVerified`, `CodesAskedTooOften`, `SmsUnavailable`.
         """
-        return self._send_code(user_id, only_first=False)
-
-    def _send_code(self, user_id: UserId, *, only_first: bool) -> datetime:
-        at, code = self.clock(), self.secrets.code()
         with self.unit_of_work():
-            user = self.users.get(user_id)
-            sent = self.verifications.sent_since(user_id, at - max(while_ for _, while_ in MOST))
-            if only_first and (sent or user.phone_verified_at is not None):
-                return at
-            user.refuse_proven_phone()
-            refuse_too_many(sent, at=at)
-            assert user.phone is not None
-            if before := self.verifications.open_one(user_id, PROVE_PHONE):
-                before.is_open = False
-                self.verifications.save(before)
-            id = self.ids()
-            self.verifications.save(
-                PhoneVerification(
-                    id=id,
-                    user_id=user_id,
-                    purpose=PROVE_PHONE,
-                    phone=user.phone,
-                    code_hash=self.secrets.code_fingerprint(id, code),
-                    created_at=at,
-                    expires_at=at + TTL,
-                )
-            )
-        minutes = int(TTL.total_seconds() // 60)
-        self.sms().send(user.phone, f"PenPay code: {code}. Good for {minutes} minutes. Never tell it to anybody.")
-        return at + TTL
+            phone = self.users.get(user_id).unproven_phone()
+            code = self.codes.make(user_id, Purpose.PROVE_PHONE, phone, at=self.clock())
+        return self.codes.send(code)
 
     def confirm_phone(self, user_id: UserId, code: str) -> None:
         """Tries are counted, five at most. Raises `WrongCode`, `NoOpenCode`, `PhoneAlreadyVerified`."""
         at = self.clock()
         with self.unit_of_work():
             user = self.users.get(user_id)
-            user.refuse_proven_phone()
-            verification = self.verifications.open_one(user_id, PROVE_PHONE)
-            if verification is None:
-                user.note("user.phone_code_refused", at=at, why="no open code")
-                refusal: DomainError | None = NoOpenCode("no code is open: ask for a new one")
-            else:
-                given = self.secrets.code_fingerprint(verification.id, code)
-                refusal = verification.submit(self.secrets.same(given, verification.code_hash), at=at)
-                self.verifications.save(verification)
-                if refusal is None:
-                    user.phone_proven(verification.phone, at=at)
-                else:
-                    user.note("user.phone_code_refused", at=at, why=refusal.code)
+            user.unproven_phone()
+            proven = self.codes.submit(user_id, Purpose.PROVE_PHONE, code, at=at)
+            match proven:
+                case Phone():
+                    user.phone_proven(proven, at=at)
+                case DomainError():
+                    user.note("user.phone_code_refused", at=at, why=proven.code)
             self.users.save(user)
-        if refusal is not None:
-            raise refusal
+        if isinstance(proven, DomainError):
+            raise proven
+
+    def send_email_code(self, user_id: UserId) -> datetime:
+        """A new code to the customer's e-mail address; it closes the one before. Until when it is good.
+
+        Raises `EmailAlreadyVerified`, `CodesAskedTooOften`, `EmailUnavailable`.
+        """
+        with self.unit_of_work():
+            email = self.users.get(user_id).unproven_email()
+            code = self.codes.make(user_id, Purpose.PROVE_EMAIL, email, at=self.clock())
+        return self.codes.send(code)
+
+    def confirm_email(self, user_id: UserId, code: str) -> None:
+        """Tries are counted, five at most. Raises `WrongCode`, `NoOpenCode`, `EmailAlreadyVerified`."""
+        at = self.clock()
+        with self.unit_of_work():
+            user = self.users.get(user_id)
+            user.unproven_email()
+            proven = self.codes.submit(user_id, Purpose.PROVE_EMAIL, code, at=at)
+            match proven:
+                case Email():
+                    user.email_proven(proven, at=at)
+                case DomainError():
+                    user.note("user.email_code_refused", at=at, why=proven.code)
+            self.users.save(user)
+        if isinstance(proven, DomainError):
+            raise proven

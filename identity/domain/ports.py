@@ -7,10 +7,12 @@ from typing import Protocol
 from uuid import UUID
 
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
-from identity.domain.session import RefreshToken, Session
+from identity.domain.notice import Notice
+from identity.domain.session import RefreshToken, Session, SessionStanding
 from identity.domain.staff_sign_in import Factor, StaffMember, Tries
+from identity.domain.totp import TotpFactor
 from identity.domain.user import Address, Email, User
-from identity.domain.verification import PhoneVerification
+from identity.domain.verification import OneTimeCode, Purpose
 from shared_kernel.domain.errors import TooManyRequests, Unavailable
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.requests import DerivPlatform
@@ -18,6 +20,10 @@ from shared_kernel.domain.requests import DerivPlatform
 
 class SmsUnavailable(Unavailable):
     """The SMS could not be handed over."""
+
+
+class EmailUnavailable(Unavailable):
+    """The e-mail could not be handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class SignedIn:
     id: UserId
     device_id: DeviceId
     session_id: UUID
+    stepped_up_at: datetime | None = None
     is_authenticated: bool = True
     is_active: bool = True
     is_staff: bool = False  # staff rights come with the staff site's own sign-in only
@@ -59,17 +66,28 @@ class UserRepository(Protocol):
         """Stores a new user. Raises `AlreadyRegistered`."""
 
     def save(self, user: User) -> None:
-        """Stores state, devices, Deriv login, new name and address, events and audit rows. Raises `DerivLoginTaken`."""
+        """Stores state, devices, Deriv login, new name and address, events and audit rows. Raises `DerivLoginTaken`,
+        `ContactTaken`.
+        """
 
     def address_of(self, id: UserId) -> Address | None:
         """The newest one."""
+
+    def had_devices(self, id: UserId) -> bool:
+        """Whether the user ever signed in from a device, revoked ones included."""
+
+    def is_taken(self, contact: Phone | Email) -> bool:
+        """Whether a phone number or e-mail address is an account's; not locked."""
 
 
 class SessionRepository(Protocol):
     """`sessions` and `refresh_tokens`; writing needs the lock of the users row."""
 
-    def alive(self, claims: AccessClaims, *, at: datetime) -> bool:
-        """Whether the session is good: not ended, device and account active, epoch unchanged. One query."""
+    def alive(self, claims: AccessClaims, *, at: datetime) -> SignedIn | None:
+        """Whose session it is, if it is good: not ended, device and account active, epoch unchanged. One query."""
+
+    def standing(self, id: UUID) -> SessionStanding:
+        """What a payout from it depends on, not locked. One query. Raises `SessionEnded`."""
 
     def owner_of_token(self, hash: str) -> UserId | None:
         """Whose refresh token it is, not locked."""
@@ -86,18 +104,50 @@ class SessionRepository(Protocol):
     def end_those_of(self, devices: Collection[DeviceId], *, at: datetime, by: str) -> None:
         """Ends the sessions of these devices."""
 
+    def end_all(self, user: UserId, *, but: UUID | None = None, at: datetime, by: str) -> None:
+        """Ends the user's sessions, all `but` this one."""
+
 
 class VerificationRepository(Protocol):
-    """`user_phone_verification`, under the lock of the users row."""
+    """`user_phone_verification` and `user_email_verification`, under the lock of the users row."""
 
-    def open_one(self, user: UserId, purpose: str) -> PhoneVerification | None:
+    def open_one(self, user: UserId, purpose: Purpose) -> OneTimeCode | None:
         """The one that is open."""
 
-    def sent_since(self, user: UserId, since: datetime) -> Sequence[datetime]:
-        """When codes were sent, for whatever purpose."""
+    def sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> Sequence[datetime]:
+        """When codes of this purpose were sent."""
 
-    def save(self, verification: PhoneVerification) -> None:
+    def save(self, code: OneTimeCode) -> None:
         """Stores it."""
+
+    def close_all(self, user: UserId) -> None:
+        """No code of this user is open any more, of whatever purpose."""
+
+
+class TotpRepository(Protocol):
+    """`totp_factors`, under the lock of the users row."""
+
+    def get(self, user: UserId) -> TotpFactor | None:
+        """The authenticator, whether its first code has come or not."""
+
+    def save(self, factor: TotpFactor) -> None:
+        """Stores it; one that was enrolled anew takes the place of the one before."""
+
+    def remove(self, user: UserId) -> None:
+        """Forgets the secret."""
+
+
+class NoticeRepository(Protocol):
+    """`user_notices`."""
+
+    def add(self, notice: Notice) -> None:
+        """Stores one to be sent."""
+
+    def unsent(self, ids: Collection[UUID]) -> Sequence[Notice]:
+        """Those of these that were not sent yet. One query."""
+
+    def sent(self, notice: Notice, *, at: datetime) -> None:
+        """Remembers that it was sent, and forgets to whom."""
 
 
 class KycSnapshots(Protocol):
@@ -204,11 +254,14 @@ class Secrets(Protocol):
     def code(self) -> str:
         """Six digits."""
 
+    def totp_secret(self) -> bytes:
+        """160 bits, as RFC 4226 wants them."""
+
     def fingerprint(self, token: str) -> str:
         """What is stored of a token: 64 hex digits."""
 
-    def code_fingerprint(self, verification: UUID, code: str) -> str:
-        """What is stored of a code, keyed, for six digits are soon tried: 64 hex digits."""
+    def code_fingerprint(self, id: UUID, bound_to: str, code: str) -> str:
+        """What is stored of a code, keyed, for six digits are soon tried: 64 hex digits. `bound_to` is in it."""
 
     def same(self, a: str, b: str) -> bool:
         """Compared in constant time."""
@@ -270,6 +323,13 @@ class SmsSender(Protocol):
 
     def send(self, phone: Phone, text: str) -> None:
         """Raises `SmsUnavailable`. Never logs the text."""
+
+
+class EmailSender(Protocol):
+    """Hands e-mails to whoever carries them. Never called in a unit of work."""
+
+    def send(self, email: Email, subject: str, text: str) -> None:
+        """Raises `EmailUnavailable`. Never logs the text."""
 
 
 class DerivAccount(Protocol):

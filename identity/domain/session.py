@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from shared_kernel.domain.errors import Conflict, Unauthenticated
+from shared_kernel.domain.errors import Conflict, Forbidden, Unauthenticated
 from shared_kernel.domain.identifiers import DeviceId, UserId
 
 LONGEST_SESSION = timedelta(days=30)  # however often it is refreshed
+STEP_UP_FRESH = timedelta(minutes=5)
+PASSWORD_TRIES = 5
 
 
 class SessionEnded(Unauthenticated):
@@ -20,6 +22,33 @@ class RefreshTokenReused(Unauthenticated):
 
 class RefreshInFlight(Conflict):
     """The same token was sent twice at the same moment: the other request turns it over."""
+
+
+class StepUpRequired(Forbidden):
+    """This needs a code that came a moment ago: the password, or a stolen session, is not enough."""
+
+
+class DeviceTooNew(Forbidden):
+    """A large payout has to wait until this device has been known for a while; `extra["may_at"]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStanding:
+    """What a payout depends on: when the session stepped up, and since when its device is known, if it is not the
+    account's first.
+    """
+
+    stepped_up_at: datetime | None
+    new_since: datetime | None
+
+
+def must_be_stepped_up(stepped_up_at: datetime | None, *, at: datetime) -> None:
+    """Raises `StepUpRequired` unless the session was stepped up in the last five minutes."""
+    if stepped_up_at is None or not stepped_up_at <= at < stepped_up_at + STEP_UP_FRESH:
+        raise StepUpRequired(
+            "confirm that it is you first: POST auth/step-up with an empty body sends you a code, "
+            'POST auth/step-up {"code": ...} takes it, or one of your authenticator; then repeat this request'
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,6 +75,8 @@ class Session:
     expires_at: datetime
     ended_at: datetime | None = None
     ended_by: str = ""
+    stepped_up_at: datetime | None = None
+    password_tries: int = 0  # of the old password, since it was last right
     tokens: list[RefreshToken] = field(default_factory=list)
 
     @classmethod
@@ -81,6 +112,13 @@ class Session:
             return RefreshInFlight("the same refresh token is just being turned over: use the new cookies")
         self.end(at=at, by="refresh_reused")
         return RefreshTokenReused("this refresh token was used before, so the session was ended: sign in again")
+
+    def try_password(self, *, at: datetime) -> bool:
+        """Counts a try of the old password before it is looked at; the sixth ends the session, and is none."""
+        self.password_tries += 1
+        if self.password_tries > PASSWORD_TRIES:
+            self.end(at=at, by="password_guessed")
+        return self.ended_at is None
 
     def end(self, *, at: datetime, by: str) -> None:
         """Its access and refresh tokens stop at once; ending twice has no effect."""

@@ -14,12 +14,11 @@ from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from identity.domain.totp import DIGITS, DRIFT, STEP_S, totp
 from identity.domain.user import InvalidCredentials
 from shared_kernel.domain.errors import Conflict, Forbidden, TooManyRequests
 from shared_kernel.domain.identifiers import UserId
 
-STEP_S, DIGITS = 30, 6  # what every authenticator app takes without being told
-DRIFT = 1  # steps that a phone's clock may be early or late
 SECRET_BYTES = 20  # as long as the HMAC, as RFC 4226 recommends
 RECOVERY_CODES = 10
 MOST_TRIES, LOCKED_FOR = 5, timedelta(minutes=15)
@@ -50,10 +49,7 @@ def new_secret(random: bytes) -> str:
 
 def code_of(secret: str, step: int) -> str:
     """The code of a time step (RFC 6238, HMAC-SHA-1, six digits). Raises `ValueError` for what is no base32."""
-    digest = hmac.digest(b32decode(secret), step.to_bytes(8, "big"), "sha1")
-    start = digest[-1] & 15
-    number = int.from_bytes(digest[start : start + 4], "big") & 0x7FFF_FFFF
-    return f"{number % 10**DIGITS:0{DIGITS}d}"
+    return totp(b32decode(secret), step)
 
 
 def step_at(at: datetime) -> int:

@@ -43,6 +43,18 @@ class WeakPassword(Unprocessable):
     """A password that is too short, too common, or made of what the account says of its owner."""
 
 
+class WrongPassword(Unprocessable):
+    """Not the present password."""
+
+
+class ContactTaken(Conflict):
+    """The phone number or e-mail address belongs to an account; whose is not said."""
+
+
+class AccountInUse(Conflict):
+    """An account is not closed while a payment of it is on its way."""
+
+
 class AlreadyRegistered(Conflict):
     """The phone or the e-mail address belongs to an account; which of them is not said."""
 
@@ -59,6 +71,16 @@ class DeviceLimitReached(Conflict):
     """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
 
 
+class DeviceCodeRequired(Forbidden):
+    """The password is right, the device unknown: it takes a code to the verified phone, or an authenticator's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
+            "with it as `code`, or with one of your authenticator"
+        )
+
+
 class DeviceNotFound(NotFound):
     """No such device, or it is somebody else's."""
 
@@ -69,6 +91,10 @@ class PhoneAlreadyVerified(Conflict):
 
 class PhoneNotVerified(Forbidden):
     """The phone number is not proven yet."""
+
+
+class EmailAlreadyVerified(Conflict):
+    """There is nothing to prove."""
 
 
 class AccountFrozen(Conflict):
@@ -215,6 +241,7 @@ class User(Aggregate):
     renamed_at: datetime | None = None  # since it was loaded
     moved_to: tuple[Address, datetime] | None = None  # since it was loaded
     notes: list[AuditRecord] = field(default_factory=list, init=False, repr=False)
+    contacts_changed: bool = field(default=False, init=False, repr=False)  # since it was loaded
 
     @classmethod
     def register(cls, id: UserId, phone: Phone, email: Email, name: str, password_hash: str, *, at: datetime) -> "User":
@@ -239,15 +266,70 @@ class User(Aggregate):
 
     def phone_proven(self, phone: Phone, *, at: datetime) -> None:
         """A code sent to `phone` came back; a number since changed proves nothing. Raises `PhoneAlreadyVerified`."""
-        self.refuse_proven_phone()
-        if phone == self.phone:
+        if phone == self.unproven_phone():
             self.phone_verified_at = at
             self.note("user.phone_verified", at=at)
 
-    def refuse_proven_phone(self) -> None:
-        """Raises `PhoneAlreadyVerified` when there is nothing to prove."""
+    def unproven_phone(self) -> Phone:
+        """The one to prove. Raises `PhoneAlreadyVerified` when there is nothing to prove."""
         if self.phone is None or self.phone_verified_at is not None:
             raise PhoneAlreadyVerified("the phone number is verified already")
+        return self.phone
+
+    def email_proven(self, email: Email, *, at: datetime) -> None:
+        """A code sent to `email` came back; one since changed proves nothing. Raises `EmailAlreadyVerified`."""
+        if email == self.unproven_email():
+            self.email_verified_at = at
+            self.note("user.email_verified", at=at)
+
+    def unproven_email(self) -> Email:
+        """The one to prove. Raises `EmailAlreadyVerified` when there is nothing to prove."""
+        if self.email is None or self.email_verified_at is not None:
+            raise EmailAlreadyVerified("the e-mail address is verified already")
+        return self.email
+
+    def proven_phone(self) -> Phone | None:
+        """The verified one."""
+        return self.phone if self.phone_verified_at is not None else None
+
+    def proven_email(self) -> Email | None:
+        """The verified one."""
+        return self.email if self.email_verified_at is not None else None
+
+    def known_words(self) -> list[str]:
+        """What the account says of its owner: no password is made of it."""
+        phone = [self.phone.number, self.phone.number[3:]] if self.phone else []
+        return [*phone, *([self.email.address] if self.email else []), self.full_name]
+
+    def may_change(self) -> None:
+        """Raises `AccountFrozen`."""
+        if self.frozen_at is not None:
+            raise AccountFrozen("the account is under review: it can't be changed now")
+
+    def change_phone(self, phone: Phone, *, at: datetime) -> None:
+        """A code sent to `phone` came back. Raises `AccountFrozen`."""
+        self.may_change()
+        self.phone, self.phone_verified_at, self.contacts_changed = phone, at, True
+        self.note("user.phone_changed", at=at)
+
+    def change_email(self, email: Email, *, at: datetime) -> None:
+        """A code sent to `email` came back. Raises `AccountFrozen`."""
+        self.may_change()
+        self.email, self.email_verified_at, self.contacts_changed = email, at, True
+        self.note("user.email_changed", at=at)
+
+    def change_password(self, password_hash: str, *, at: datetime, why: str) -> None:
+        """`why` says by what right."""
+        self.password_hash = password_hash
+        self.note("user.password_changed", at=at, why=why)
+
+    def close(self, *, at: datetime) -> None:
+        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises `AccountFrozen`."""
+        self.may_change()
+        if self.deriv_login is not None:
+            self.unbind_deriv(at=at)
+        self.is_active = False
+        self.note("user.closed", at=at)
 
     # devices and sessions
 

@@ -1,17 +1,61 @@
-"""One-time codes: five minutes, five tries, one open at a time, and not too many of them."""
+"""One-time codes: five minutes, five tries, one open at a time for each purpose, and not too many of them.
+
+A code is good for one purpose, one target (the phone or address that it was sent to) and one asker (a session, a
+device): its HMAC covers all of them, so that a code of one is a wrong code for every other.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
 from uuid import UUID
 
+from identity.domain.user import Email
 from shared_kernel.domain.errors import Conflict, DomainError, TooManyRequests, Unprocessable
 from shared_kernel.domain.identifiers import Phone, UserId
 
-PROVE_PHONE = "prove_phone"
 TTL = timedelta(minutes=5)
 TRIES = 5
-MOST = ((3, timedelta(minutes=10)), (10, timedelta(days=1)))  # codes in a while
+MOST = ((3, timedelta(minutes=10)), (10, timedelta(days=1)))  # codes of one purpose in a while
+
+Target: TypeAlias = Phone | Email
+
+
+class Purpose(StrEnum):
+    """What a code allows, once."""
+
+    PROVE_PHONE = "prove_phone"
+    PROVE_EMAIL = "prove_email"
+    NEW_PHONE = "new_phone"
+    NEW_EMAIL = "new_email"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - no password
+    STEP_UP = "step_up"
+    NEW_DEVICE = "new_device"
+
+
+class Channel(StrEnum):
+    """How a text reaches a customer."""
+
+    SMS = "sms"
+    EMAIL = "email"
+
+    @classmethod
+    def of(cls, target: Target) -> "Channel":
+        """The one that reaches this phone or address."""
+        return cls.SMS if isinstance(target, Phone) else cls.EMAIL
+
+
+CHANNELS: dict[Purpose, tuple[Channel, ...]] = {
+    Purpose.PROVE_PHONE: (Channel.SMS,),
+    Purpose.PROVE_EMAIL: (Channel.EMAIL,),
+    Purpose.NEW_PHONE: (Channel.SMS,),
+    Purpose.NEW_EMAIL: (Channel.EMAIL,),
+    Purpose.RESET_PASSWORD: (Channel.SMS, Channel.EMAIL),
+    Purpose.STEP_UP: (Channel.SMS, Channel.EMAIL),
+    Purpose.NEW_DEVICE: (Channel.SMS,),
+}
+"""The channels that codes of a purpose go by."""
 
 
 class WrongCode(Unprocessable):
@@ -23,17 +67,17 @@ class NoOpenCode(Conflict):
 
 
 class CodesAskedTooOften(TooManyRequests):
-    """Each code costs an SMS and gives a guesser five tries."""
+    """Each code costs a message and gives a guesser five tries."""
 
 
 @dataclass(kw_only=True, eq=False)
-class PhoneVerification:
-    """A code that was sent to `phone`; only its HMAC is known."""
+class OneTimeCode:
+    """A code that was sent to `target`; only its HMAC is known."""
 
     id: UUID
     user_id: UserId
-    purpose: str
-    phone: Phone
+    purpose: Purpose
+    target: Target
     code_hash: str = field(repr=False)
     created_at: datetime
     expires_at: datetime

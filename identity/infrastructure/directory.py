@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from django.db import connection
 from identity import models
 from identity.domain.kyc import KycStatus
 from identity.domain.user import Customer, Email, InvalidEmail, UserNotFound
-from identity.infrastructure.persistence import account_index, known_by
+from identity.infrastructure.persistence import account_index, known_by, utc
 from shared_kernel.domain.identifiers import InvalidPhone, Phone, UserId
 from shared_kernel.domain.ports import Clock
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
@@ -47,7 +47,7 @@ class DjangoUserDirectory:
         if row is None:
             raise UserNotFound("no such customer")
         phone, phone_is_proven, is_frozen, full_name, status, expires_at, tier, *login = row
-        expires_at = _utc(expires_at)
+        expires_at = utc(expires_at)
         has_expired = status == KycStatus.VERIFIED and expires_at is not None and expires_at <= self.clock()
         binding, name_matches, checked_at = _binding(*login)
         return Customer(
@@ -122,12 +122,4 @@ def _binding(
     if id is None:
         return None, False, None
     plain = decrypt(account, f"deriv_logins.account|{UUID(bytes=bytes(id))}")
-    return DerivLogin(DerivPlatform(platform), plain, currency), bool(name_matches), _utc(checked_at)
-
-
-def _utc(stored: Any) -> datetime | None:
-    """A time as the driver gives it: naive in UTC from MySQL, text from SQLite."""
-    if stored is None:
-        return None
-    at: datetime = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
-    return at.replace(tzinfo=UTC)
+    return DerivLogin(DerivPlatform(platform), plain, currency), bool(name_matches), utc(checked_at)

@@ -24,6 +24,9 @@ class DjangoPersonalRecords:
         models.User.objects.filter(pk=user).update(email="", email_index=None, phone_index=None, last_login=None)
         models.Device.objects.filter(user_id=user).update(client_id="", name="", platform="", secret_hash="")
         models.PhoneVerification.objects.filter(user_id=user).delete()
+        models.EmailVerification.objects.filter(user_id=user).delete()
+        models.TotpFactor.objects.filter(pk=user).delete()
+        models.Notice.objects.filter(user_id=user).delete()
         models.DerivLogin.objects.filter(user_id=user).update(token="")
 
     def forget_identity(self, user: UserId) -> None:
@@ -49,6 +52,14 @@ def _old_codes(before: datetime) -> QuerySet[models.PhoneVerification]:
     return models.PhoneVerification.objects.filter(expires_at__lt=before)
 
 
+def _old_email_codes(before: datetime) -> QuerySet[models.EmailVerification]:
+    return models.EmailVerification.objects.filter(expires_at__lt=before)
+
+
+def _old_notices(before: datetime) -> QuerySet[models.Notice]:
+    return models.Notice.objects.filter(created_at__lt=before)
+
+
 def _old_sessions(before: datetime) -> QuerySet[models.Session]:
     """Those that ended, or ran out: until then a spent refresh token that comes again has to be recognised."""
     return models.Session.objects.filter(Q(ended_at__lt=before) | Q(expires_at__lt=before))
@@ -61,5 +72,7 @@ def _delete_sessions(ids: Sequence[UUID]) -> None:
 
 EXPIRED = (
     Expired("one_time_codes", _old_codes, rows_of(models.PhoneVerification)),
+    Expired("email_codes", _old_email_codes, rows_of(models.EmailVerification)),
+    Expired("notices", _old_notices, rows_of(models.Notice)),
     Expired("sessions", _old_sessions, _delete_sessions),
 )

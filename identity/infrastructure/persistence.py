@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,11 +12,12 @@ from django.db.models import Model
 
 from identity import models
 from identity.domain.kyc import Kyc, KycStatus
-from identity.domain.ports import AccessClaims
-from identity.domain.session import RefreshToken, Session
+from identity.domain.ports import AccessClaims, SignedIn
+from identity.domain.session import RefreshToken, Session, SessionEnded, SessionStanding
 from identity.domain.user import (
     Address,
     AlreadyRegistered,
+    ContactTaken,
     DerivBinding,
     DerivLoginTaken,
     Device,
@@ -24,7 +25,6 @@ from identity.domain.user import (
     User,
     UserNotFound,
 )
-from identity.domain.verification import PhoneVerification
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, OutboxRepository
 from shared_kernel.domain.requests import DerivPlatform
@@ -109,6 +109,8 @@ class DjangoUserRepository:
             restricted_at=user.restricted_at,
             erase_after=user.erase_after,
         )
+        if user.contacts_changed:
+            self._save_contacts(user)
         models.Compliance.objects.filter(pk=user.id).update(
             kyc_status=user.kyc.status,
             kyc_status_at=user.kyc.status_at,
@@ -131,6 +133,29 @@ class DjangoUserRepository:
     def address_of(self, id: UserId) -> Address | None:
         row = models.Address.objects.filter(user_id=id).order_by("-created_at", "-id").first()
         return None if row is None else Address(**same(row, ADDRESS_COLUMNS))
+
+    def _save_contacts(self, user: User) -> None:
+        """Phone and e-mail, if they are not what is stored; the row is locked."""
+        row = models.User.objects.only("id", "phone_index", "email_index").get(pk=user.id)
+        changed = []
+        if user.phone is not None and row.phone_index != (index := phone_index(user.phone)):
+            row.phone, row.phone_index = user.phone.number, index
+            changed += ["phone", "phone_index"]
+        if user.email is not None and row.email_index != (index := email_index(user.email)):
+            row.email, row.email_index = user.email.address, index
+            changed += ["email", "email_index"]
+        if changed:
+            try:
+                with transaction.atomic():
+                    row.save(update_fields=changed)
+            except IntegrityError:
+                raise ContactTaken("this phone number or e-mail address belongs to an account") from None
+
+    def had_devices(self, id: UserId) -> bool:
+        return models.Device.objects.filter(user_id=id).exists()
+
+    def is_taken(self, contact: Phone | Email) -> bool:
+        return models.User.objects.filter(**known_by(contact)).exists()
 
     def _tell(self, user: User) -> None:
         self.outbox.append(user.pull_events())
@@ -238,16 +263,33 @@ def end_bindings(user: UserId, *, at: datetime) -> None:
 class DjangoSessionRepository:
     """`sessions` and `refresh_tokens`."""
 
-    def alive(self, claims: AccessClaims, *, at: datetime) -> bool:
+    def alive(self, claims: AccessClaims, *, at: datetime) -> SignedIn | None:
         with connection.cursor() as cursor:  # on each request: by the ORM it takes five times as long
             cursor.execute(
-                "SELECT 1 FROM sessions s JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id "  # noqa: S608
+                "SELECT s.stepped_up_at FROM sessions s "  # noqa: S608 - our own names
+                "JOIN users u ON u.id = s.user_id JOIN devices d ON d.id = s.device_id "
                 f"WHERE s.id = X'{claims.session_id.hex}' AND s.user_id = X'{claims.user_id.hex}' "
                 f"AND s.device_id = X'{claims.device_id.hex}' AND s.expires_at > %s "
                 "AND s.ended_at IS NULL AND d.revoked_at IS NULL AND u.is_active AND s.token_epoch = u.token_epoch",
                 [connection.ops.adapt_datetimefield_value(at)],
             )
-            return cursor.fetchone() is not None
+            found = cursor.fetchone()
+        if found is None:
+            return None
+        return SignedIn(UserId(claims.user_id), DeviceId(claims.device_id), claims.session_id, utc(found[0]))
+
+    def standing(self, id: UUID) -> SessionStanding:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT s.stepped_up_at, d.created_at, EXISTS (SELECT 1 FROM devices o WHERE o.user_id = d.user_id "  # noqa: S608
+                "AND (o.created_at < d.created_at OR o.created_at = d.created_at AND o.id < d.id)) "
+                f"FROM sessions s JOIN devices d ON d.id = s.device_id WHERE s.id = X'{id.hex}' AND s.ended_at IS NULL"
+            )
+            found = cursor.fetchone()
+        if found is None:
+            raise SessionEnded("sign in again")
+        stepped_up_at, known_since, is_new = found
+        return SessionStanding(utc(stepped_up_at), utc(known_since) if is_new else None)
 
     def owner_of_token(self, hash: str) -> UserId | None:
         owner = models.RefreshToken.objects.filter(hash=hash).values_list("family__user_id", flat=True).first()
@@ -275,8 +317,22 @@ class DjangoSessionRepository:
     def end_those_of(self, devices: Collection[DeviceId], *, at: datetime, by: str) -> None:
         models.Session.objects.filter(device_id__in=devices, ended_at=None).update(ended_at=at, ended_by=by)
 
+    def end_all(self, user: UserId, *, but: UUID | None = None, at: datetime, by: str) -> None:
+        living = models.Session.objects.filter(user_id=user, ended_at=None)
+        (living.exclude(pk=but) if but else living).update(ended_at=at, ended_by=by)
 
-SESSION_COLUMNS = ("user_id", "device_id", "token_epoch", "created_at", "expires_at", "ended_at", "ended_by")
+
+SESSION_COLUMNS = (
+    "user_id",
+    "device_id",
+    "token_epoch",
+    "created_at",
+    "expires_at",
+    "stepped_up_at",
+    "password_tries",
+    "ended_at",
+    "ended_by",
+)
 TOKEN_COLUMNS = ("hash", "created_at", "expires_at", "used_at", "replaced_by")
 
 
@@ -284,38 +340,9 @@ def session_to_domain(row: models.Session) -> Session:
     return Session(id=row.id, **{name: getattr(row, name) for name in SESSION_COLUMNS})
 
 
-@dataclass(frozen=True)
-class DjangoVerificationRepository:
-    """`user_phone_verification`."""
-
-    def open_one(self, user: UserId, purpose: str) -> PhoneVerification | None:
-        row = models.PhoneVerification.objects.filter(user_id=user, purpose=purpose, open=True).first()
-        if row is None:
-            return None
-        return PhoneVerification(
-            id=row.id,
-            phone=Phone(row.phone),
-            **{name: getattr(row, name) for name in VERIFICATION_COLUMNS},
-        )
-
-    def sent_since(self, user: UserId, since: datetime) -> Sequence[datetime]:
-        sent = models.PhoneVerification.objects.filter(user_id=user, created_at__gt=since)
-        return list(sent.values_list("created_at", flat=True))
-
-    def save(self, verification: PhoneVerification) -> None:
-        columns = {name: getattr(verification, name) for name in VERIFICATION_COLUMNS}
-        columns["open"] = True if verification.is_open else None
-        if not models.PhoneVerification.objects.filter(pk=verification.id).update(**columns):
-            row = models.PhoneVerification(id=verification.id, phone=verification.phone.number, **columns)
-            row.save(force_insert=True)
-
-
-VERIFICATION_COLUMNS = (
-    "user_id",
-    "purpose",
-    "code_hash",
-    "created_at",
-    "expires_at",
-    "attempts",
-    "consumed_at",
-)
+def utc(stored: Any) -> datetime | None:
+    """A time as the driver gives it: naive in UTC from MySQL, text from SQLite."""
+    if stored is None:
+        return None
+    at: datetime = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return at.replace(tzinfo=UTC)

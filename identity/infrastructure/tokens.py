@@ -158,11 +158,14 @@ class RandomSecrets:
     def code(self) -> str:
         return f"{secrets.randbelow(10**6):06d}"
 
+    def totp_secret(self) -> bytes:
+        return secrets.token_bytes(20)
+
     def fingerprint(self, token: str) -> str:
         return hashlib.sha256(token.encode()).hexdigest()
 
-    def code_fingerprint(self, verification: UUID, code: str) -> str:
-        return blind_index("user_phone_verification.code", f"{verification}|{code}")
+    def code_fingerprint(self, id: UUID, bound_to: str, code: str) -> str:
+        return blind_index("one_time_code", f"{id}|{bound_to}|{code}")
 
     def recovery_code(self) -> str:
         return b32encode(secrets.token_bytes(10)).decode()

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import jwt
 from django.test import Client
 
+from identity.infrastructure.sms import outbox
+from identity.models import Session
 from identity.tests.factories import PASSWORD
+from shared_kernel.infrastructure.persistence import now
 
 API = "/api/v1/"
 REFRESH_PATH = "/api/v1/auth"
@@ -57,10 +61,22 @@ class Browser:
         """With the CSRF header."""
         return self.http.delete(API + path, headers={"X-CSRFToken": self.cookies["csrftoken"].value})
 
-    def sign_in(self, identifier: str, password: str = PASSWORD, device: str = "phone-1") -> Any:
+    def sign_in(self, identifier: str, password: str = PASSWORD, device: str = "phone-1", **more: str) -> Any:
         """`device` is the id that the device goes by."""
         shown = {"id": device, "name": "Amina's phone", "platform": "android"}
-        return self.post("auth/login", {"identifier": identifier, "password": password, "device": shown})
+        return self.post("auth/login", {"identifier": identifier, "password": password, "device": shown, **more})
+
+    def enrol(self, identifier: str, password: str = PASSWORD, device: str = "phone-2") -> Any:
+        """Signs in on a device that is new to the account, with the code that comes by SMS (`SMS_URL=memory://`)."""
+        asked = self.sign_in(identifier, password, device)
+        assert asked.json()["code"] == "device_code_required", asked.json()
+        code = outbox.sent[-1][1].split("code: ")[1][:6]
+        return self.sign_in(identifier, password, device, code=code)
+
+    def steps_up(self) -> None:
+        """As if this session had just been stepped up: for tests whose matter is another one."""
+        claims = jwt.decode(self.cookies["penpay_access"].value, options={"verify_signature": False})
+        assert Session.objects.filter(pk=claims["sid"]).update(stepped_up_at=now())
 
     def is_signed_in(self) -> bool:
         """Whether `GET me` lets it in."""

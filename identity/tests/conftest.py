@@ -5,18 +5,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from django.core.mail import EmailMessage
 
 from deriv_integration import facade
 from deriv_integration.tests.fixtures import ServedDeriv
 from identity.api import views
 from identity.application.deriv_login import DerivLogins
-from identity.facade import deriv_logins
+from identity.facade import account, deriv_logins, notices
 from identity.infrastructure.sms import outbox
 from identity.models import User
-from identity.tests.factories import PASSWORD
+from identity.tests.clients import Browser
+from identity.tests.factories import PASSWORD, ACustomer, a_customer
+from shared_kernel.domain.events import Event, NoticeDue, PasswordResetAsked
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.infrastructure.persistence import now
+from shared_kernel.models import DomainEvent
 from shared_kernel.tests.staff import a_factor
+
+FOLLOWERS: dict[type[Event], Callable[[list[Event]], None]] = {  # as penpay/subscriptions.py has them
+    NoticeDue: notices.send,
+    PasswordResetAsked: account.send_reset_codes,
+}
 
 
 @dataclass
@@ -60,3 +70,38 @@ def mary():
 def enrolled(mary):
     a_factor(mary)
     return mary
+
+
+@pytest.fixture
+def customer() -> ACustomer:
+    """Somebody with a verified phone and address, who may sign in."""
+    return a_customer(password=PASSWORD, email_verified_at=now())
+
+
+@pytest.fixture
+def signed_in(customer) -> Browser:
+    """Their browser, on their first device."""
+    browser = Browser()
+    assert browser.sign_in(customer.email).status_code == 200
+    return browser
+
+
+@pytest.fixture
+def told(settings, sms, mails) -> Callable[[], list[tuple[str, str]]]:
+    """Delivers what the outbox holds; the texts and mails of this test since the last call: to whom, and what."""
+
+    def deliver() -> list[tuple[str, str]]:
+        sms.clear()
+        mails.clear()
+        for row in DomainEvent.objects.filter(type__in=["NoticeDue", "PasswordResetAsked"]).order_by("pk"):
+            event = Event.from_payload(row.type, row.payload)
+            FOLLOWERS[type(event)]([event])
+        return [(phone.number, text) for phone, text in sms] + [(mail.to[0], mail.body) for mail in mails]
+
+    return deliver
+
+
+@pytest.fixture
+def mails(mailoutbox) -> list[EmailMessage]:
+    """The e-mails that were sent in this test."""
+    return mailoutbox

@@ -227,12 +227,12 @@ def test_a_closed_account_and_staff_do_not_sign_in_here(browser):
     assert [code(browser.sign_in(who.email)) for who in (closed, staff)] == ["invalid_credentials"] * 2
 
 
-def test_a_third_device_is_refused_with_the_two_that_are_in(customer):
+def test_a_third_device_is_refused_with_the_two_that_are_in(customer, sms):
     phone, tablet, third = Browser(), Browser(), Browser()
     phone.sign_in(customer.email, device="phone")
-    tablet.sign_in(customer.email, device="tablet")
+    tablet.enrol(customer.email, device="tablet")
 
-    answer = third.sign_in(customer.email, device="third")
+    answer = third.enrol(customer.email, device="third")
 
     assert (answer.status_code, code(answer)) == (409, "device_limit_reached")
     assert [d["id"] for d in answer.json()["devices"]] == ["phone", "tablet"]
@@ -241,7 +241,7 @@ def test_a_third_device_is_refused_with_the_two_that_are_in(customer):
 
     assert phone.delete("me/devices/tablet").status_code == 204
     assert not tablet.is_signed_in()
-    assert third.sign_in(customer.email, device="third").status_code == 200
+    assert third.enrol(customer.email, device="third").status_code == 200
     assert [d["id"] for d in third.get("me/devices").json()["items"]] == ["phone", "third"]
 
 
@@ -398,9 +398,9 @@ def test_logout_works_with_the_refresh_token_alone_and_without_any(signed_in, br
     assert browser.post("auth/logout").status_code == 204
 
 
-def test_logout_all_ends_the_sessions_of_all_devices(customer, signed_in):
+def test_logout_all_ends_the_sessions_of_all_devices(customer, signed_in, sms):
     tablet = Browser()
-    tablet.sign_in(customer.email, device="tablet")
+    tablet.enrol(customer.email, device="tablet")
     assert signed_in.post("auth/logout-all").status_code == 204
     assert not tablet.is_signed_in()
     assert tablet.post("auth/refresh").status_code == 401
@@ -577,6 +577,7 @@ def unbound(deriv) -> Browser:
     customer = a_customer(password=PASSWORD, deriv_account=None)
     browser = Browser()
     browser.sign_in(customer.email)
+    browser.steps_up()
     deriv.holds("a-token", "CR1234")
     return browser
 
@@ -600,6 +601,7 @@ def test_a_deriv_account_of_another_customer_is_refused_even_after_they_let_it_g
     assert code(bind(unbound)) == "deriv_login_taken"
     theirs = Browser()
     theirs.sign_in(other.email)
+    theirs.steps_up()
     assert theirs.delete("me/deriv-login").status_code == 204
     answer = bind(unbound)
     assert (answer.status_code, code(answer)) == (409, "deriv_login_taken")
@@ -689,6 +691,18 @@ def test_a_malformed_binding_asks_deriv_nothing(unbound, deriv, body):
         ("post", "me/deriv-login"),
         ("delete", "me/deriv-login"),
         ("post", "auth/logout-all"),
+        ("post", "auth/step-up"),
+        ("post", "me/email-verification"),
+        ("post", "me/email-verification/confirm"),
+        ("post", "me/password"),
+        ("post", "me/phone"),
+        ("post", "me/phone/confirm"),
+        ("post", "me/email"),
+        ("post", "me/email/confirm"),
+        ("post", "me/close"),
+        ("post", "me/totp"),
+        ("delete", "me/totp"),
+        ("post", "me/totp/confirm"),
     ],
 )
 def test_a_stranger_gets_401_as_a_problem_document(browser, method, path):

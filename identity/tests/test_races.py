@@ -1,5 +1,6 @@
 """Things that happen at the same moment, over real commits. SQLite has one writer at a time: nothing to see there."""
 
+from base64 import b32decode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,14 +12,29 @@ import pytest
 from django.db import OperationalError, connection, connections
 
 from identity import models
+from identity.application.account import ResetRefused
 from identity.application.auth import SignIn
 from identity.domain.kyc_snapshot import Gender, IdentityDocumentTaken, IdType, KycFacts, KycUnderReview, Side
+from identity.domain.ports import SignedIn
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
-from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email
-from identity.facade import BindDerivLogin, Register, SubmitKyc, auth, kyc_submissions, registration
+from identity.domain.totp import totp
+from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email, SignInBusy
+from identity.domain.verification import CodesAskedTooOften, NoOpenCode
+from identity.facade import (
+    BindDerivLogin,
+    Register,
+    SubmitKyc,
+    account,
+    auth,
+    kyc_submissions,
+    registration,
+    step_up,
+)
+from identity.infrastructure.persistence import phone_index
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer, a_phone
 from identity.tests.images import a_photo
+from identity.tests.test_codes import code_in, made, other_than
 from identity.tests.test_kyc import submit
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone
@@ -69,8 +85,12 @@ def sign_in(customer, device: str, cookie: str = ""):
     )
 
 
+def signed_in_as(customer) -> SignedIn:
+    return auth.authenticate(sign_in(customer, "a").tokens.access)
+
+
 def test_of_six_devices_that_enrol_at_once_two_get_in():
-    customer = a_customer(password=PASSWORD)
+    customer = a_customer(password=PASSWORD, phone_verified=False)  # no code is asked for
     results = at_once([partial(sign_in, customer, f"device-{i}") for i in range(6)])
     refused = [result for result in results if isinstance(result, DeviceLimitReached)]
     assert len(refused) == 4
@@ -79,7 +99,7 @@ def test_of_six_devices_that_enrol_at_once_two_get_in():
 
 
 def test_one_device_that_signs_in_six_times_at_once_takes_one_place():
-    customer = a_customer(password=PASSWORD)
+    customer = a_customer(password=PASSWORD, phone_verified=False)
     results = at_once([lambda: sign_in(customer, "same") for _ in range(6)])
     assert not [result for result in results if isinstance(result, Exception)]
     assert models.Device.objects.filter(revoked_at=None).count() == 1
@@ -153,12 +173,12 @@ def test_one_deriv_account_bound_by_four_customers_at_once_is_one_customers(deri
     assert models.DerivLogin.objects.count() == 1
 
 
-def test_twelve_guesses_of_a_code_at_once_are_five_tries(sms):
+def test_fifty_guesses_of_a_code_at_once_are_five_tries(sms):
     customer = a_customer(phone_verified=False)
     registration.send_phone_code(customer.id)
-    code = sms[-1][1].split("code: ")[1][:6]
-    wrong = f"{(int(code) + 1) % 10**6:06d}"
-    at_once([lambda: registration.confirm_phone(customer.id, wrong) for _ in range(12)])
+    wrong = other_than(code_in(sms[-1][1]))
+    results = at_once([lambda: registration.confirm_phone(customer.id, wrong) for _ in range(50)])
+    assert sorted(type(result).__name__ for result in results) == ["NoOpenCode"] * 45 + ["WrongCode"] * 5
     assert models.PhoneVerification.objects.get().attempts == 5
 
 
@@ -213,3 +233,89 @@ def test_over_http_one_submission_wins_and_the_others_are_told_so(same_customer)
     [refused] = [answer.json()["code"] for answer in answers if answer.status_code == 409]
     assert refused == ("kyc_under_review" if same_customer else "identity_document_taken")
     assert models.KycSnapshot.objects.count() == 1
+
+
+def test_fifty_guesses_of_a_step_up_at_once_are_five_tries_and_the_right_code_is_too_late(sms):
+    who = signed_in_as(a_customer(password=PASSWORD))
+    step_up.send_code(who)
+    code = code_in(sms[-1][1])
+    at_once([lambda: step_up.confirm(who, other_than(code)) for _ in range(50)])
+    assert models.PhoneVerification.objects.get().attempts == 5
+    with pytest.raises(NoOpenCode):
+        step_up.confirm(who, code)
+    assert models.Session.objects.get().stepped_up_at is None
+
+
+def test_a_right_code_sent_ten_times_at_once_is_used_once(sms):
+    who = signed_in_as(a_customer(password=PASSWORD))
+    step_up.send_code(who)
+    code = code_in(sms[-1][1])
+    results = at_once([lambda: step_up.confirm(who, code) for _ in range(10)])
+    assert results.count(None) == 1
+    assert sum(isinstance(result, NoOpenCode) for result in results) == 9
+
+
+def test_an_authenticators_code_sent_ten_times_at_once_is_used_once():
+    who = signed_in_as(a_customer(password=PASSWORD))
+    secret = b32decode(step_up.enrol_totp(who.id).secret)
+    step = int(now().timestamp()) // 30
+    step_up.confirm_totp(who.id, totp(secret, step - 1))
+    results = at_once([lambda: step_up.confirm(who, totp(secret, step)) for _ in range(10)])
+    assert results.count(None) == 1
+
+
+def test_of_twenty_codes_asked_for_at_once_three_are_sent(sms):
+    who = signed_in_as(a_customer(password=PASSWORD))
+    results = at_once([lambda: step_up.send_code(who) for _ in range(20)])
+    assert sum(isinstance(result, CodesAskedTooOften) for result in results) == 17
+    assert len(sms) == 3
+    assert models.PhoneVerification.objects.filter(open=True).count() == 1
+
+
+def test_fifty_guesses_of_a_reset_code_at_once_are_five_tries():
+    customer = a_customer(password=PASSWORD)
+    right = made(customer, "reset_password")
+    guess = partial(account.reset_password, customer.phone, other_than(right), "nine herons over Lamu")
+    results = at_once([guess for _ in range(50)])
+    assert {type(result) for result in results} <= {ResetRefused, SignInBusy}
+    assert models.PhoneVerification.objects.get().attempts == 5 or any(isinstance(r, SignInBusy) for r in results)
+    assert models.PhoneVerification.objects.get().attempts <= 5
+
+
+def test_twenty_guesses_of_the_old_password_at_once_are_five_tries():
+    customer = a_customer(password=PASSWORD)
+    who = signed_in_as(customer)
+    guess = partial(account.change_password, who, "not the password", "nine herons over Lamu")
+    results = at_once([guess for _ in range(20)])
+    assert sorted(type(result).__name__ for result in results) == ["SessionEnded"] * 15 + ["WrongPassword"] * 5
+    assert models.Session.objects.get().ended_by == "password_guessed"
+
+
+def test_a_phone_that_two_customers_want_at_once_is_one_customers(sms):
+    phone = Phone(a_phone())
+    pair = [signed_in_as(a_customer(password=PASSWORD)) for _ in range(2)]
+    codes = []
+    for who in pair:
+        account.ask_for_phone(who, phone)
+        codes.append(code_in(sms[-1][1]))
+    results = at_once([partial(account.confirm_phone, who, code) for who, code in zip(pair, codes, strict=True)])
+    assert sorted(type(result).__name__ for result in results) == ["ContactTaken", "NoneType"]
+    assert models.User.objects.filter(phone_index=phone_index(phone)).count() == 1
+
+
+def test_a_reset_and_a_change_of_phone_at_once_leave_one_account_that_is_consistent(sms):
+    customer = a_customer(password=PASSWORD)
+    who, new = signed_in_as(customer), Phone(a_phone())
+    reset_code = made(customer, "reset_password")
+    account.ask_for_phone(who, new)
+    code = code_in(sms[-1][1])
+    reset, changed = at_once(
+        [
+            partial(account.reset_password, customer.phone, reset_code, "nine herons over Lamu"),
+            partial(account.confirm_phone, who, code),
+        ]
+    )
+    assert (reset is None) != (changed is None)  # whoever came first closed the other's code
+    row = models.User.objects.get(pk=customer.id)
+    assert (row.phone == new.number) is (changed is None)
+    assert not models.PhoneVerification.objects.filter(open=True).exists()

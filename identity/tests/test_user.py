@@ -10,7 +10,14 @@ from hypothesis import given, strategies as st
 from identity.domain.kyc import NEXT, IllegalKycStep, InvalidTier, Kyc, KycStatus, same_person
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, Session, SessionEnded
 from identity.domain.user import Device, DeviceLimitReached, Email, InvalidEmail, InvalidName, User, full_name
-from identity.domain.verification import CodesAskedTooOften, NoOpenCode, PhoneVerification, WrongCode, refuse_too_many
+from identity.domain.verification import (
+    CodesAskedTooOften,
+    NoOpenCode,
+    OneTimeCode,
+    Purpose,
+    WrongCode,
+    refuse_too_many,
+)
 from shared_kernel.domain.identifiers import DeviceId, InvalidPhone, Phone, UserId
 
 AT = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -172,12 +179,12 @@ def test_no_refresh_token_outlives_its_session():
     assert isinstance(session.spend(token, at=token.expires_at, arrived_at=AT), SessionEnded)
 
 
-def a_verification() -> PhoneVerification:
-    return PhoneVerification(
+def a_verification() -> OneTimeCode:
+    return OneTimeCode(
         id=uuid4(),
         user_id=UserId(uuid4()),
-        purpose="p",
-        phone=Phone("254712345678"),
+        purpose=Purpose.STEP_UP,
+        target=Phone("254712345678"),
         code_hash="h",
         created_at=AT,
         expires_at=AT + timedelta(minutes=5),

@@ -18,7 +18,7 @@ from payments.application.mpesa_payment import PaymentLeg, Rest, blame_of, movem
 from payments.application.quotes import Quotes, WrongCurrency
 from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
 from payments.application.taken_back import TakenBack
-from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, own_login
+from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, PayoutSessions, own_login
 from payments.domain.limits import Limits
 from payments.domain.ports import (
     Customer,
@@ -431,6 +431,7 @@ class RequestCode:
     user_id: UserId
     quote_id: QuoteId
     at: datetime
+    session_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +445,7 @@ class CreateWithdrawal:
     min_payout: Money | None
     key: IdempotencyKey
     at: datetime
+    session_id: UUID
 
     @property
     def intent(self) -> dict[str, Any]:
@@ -462,6 +464,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
     limits: Limits
     rates: RateSource
     policy: PayoutPolicy
+    sessions: PayoutSessions
     codes: WithdrawalCodes
     keys: IdempotencyKeys
     payout_account: Callable[[], str]  # the float that payouts leave from
@@ -469,12 +472,14 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
     def request_code(self, command: RequestCode) -> CodeSent:
         """Step 0. Reads in a unit of work, then calls Deriv outside of it.
 
-        Raises what `create` raises for the same customer and quote, and what `WithdrawalCodes.request_code` does.
+        Raises what `create` raises for the same customer and quote, but for `StepUpRequired`, and what
+        `WithdrawalCodes.request_code` does.
         """
         with self.unit_of_work():
             customer = self.users.customer(command.user_id)
             quote = self.quotes.look_at(command.quote_id, command.user_id, self.type, at=command.at)
             _, login, _ = self._may_withdraw(customer, quote, at=command.at)
+            self.sessions.may_ask(command.session_id, quote.you_get, at=command.at)
             agent = self.quotes.agent_of(quote, lambda: self.deriv.agent_for(login.platform))
             token = self.users.deriv_tokens({command.user_id: login}).get(command.user_id, "")
         if not token:
@@ -486,7 +491,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
 
         Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `KycRequired`, `PhoneNotVerified`,
         `DerivLoginMissing`, `AccountFrozen`, `CustomerOwes`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
-        `IdempotencyKeyReused`, `IdempotencyInFlight`.
+        `IdempotencyKeyReused`, `IdempotencyInFlight`, `StepUpRequired`, `DeviceTooNew`.
         """
         with self.unit_of_work():
             if self.keys.claim(command.key, command.intent, result=command.id) != command.id:
@@ -504,6 +509,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         customer = self.users.customer(command.user_id)
         quote = self.quotes.accept(command.quote_id, command.user_id, self.type, command.id, at=command.at)
         phone, login, unfinished = self._may_withdraw(customer, quote, at=command.at)
+        self.sessions.may_order(command.session_id, quote.you_get, at=command.at)
         least = command.min_payout or least_of(quote.you_get)
         if least.currency is not quote.you_get.currency:
             raise WrongCurrency("min_payout is what you get at least: give it in KES")

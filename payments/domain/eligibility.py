@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+from uuid import UUID
 
 from payments.domain.limits import KycRequired
 from payments.domain.ports import Customer
 from shared_kernel.domain.errors import Conflict, Forbidden
 from shared_kernel.domain.identifiers import Phone
+from shared_kernel.domain.money import Money
 from shared_kernel.domain.requests import DerivLogin
 
 
@@ -51,6 +53,16 @@ def own_login(customer: Customer) -> DerivLogin:
     return customer.deriv_login
 
 
+class PayoutSessions(Protocol):
+    """What identity says of the session from which a payout is asked for. Both join the caller's unit of work."""
+
+    def may_ask(self, session: UUID, amount: Money, *, at: datetime) -> None:
+        """Whether it may prepare one of `amount` (KES). Raises `DeviceTooNew`."""
+
+    def may_order(self, session: UUID, amount: Money, *, at: datetime) -> None:
+        """Whether it may order one. Raises `DeviceTooNew`, `StepUpRequired`."""
+
+
 class PayoutPolicy(Protocol):
     """Whether a customer may be paid out now, and to which phone."""
 
@@ -60,7 +72,7 @@ class PayoutPolicy(Protocol):
 
 @dataclass(frozen=True)
 class OwnVerifiedPhone:
-    """Payouts go to the customer's own verified phone only. Step-up and cooling-off are not judged yet."""
+    """Payouts go to the customer's own verified phone only; from which session, `PayoutSessions` judges."""
 
     def payout_phone(self, customer: Customer, *, at: datetime) -> Phone:
         return own_phone(customer)

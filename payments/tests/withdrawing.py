@@ -69,6 +69,7 @@ class Withdrawer(Caller):
 
     def __init__(self, face: Face = V3, **customer: Any) -> None:
         super().__init__(**{"deriv_account": face.account, "platform": face.platform} | customer)
+        self.browser.steps_up()
         self.face = face
         self.bind(face.token)
 

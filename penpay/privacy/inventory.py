@@ -65,6 +65,24 @@ INVENTORY: dict[str, Entry] = {
         | kinds(K.CONDUCT, "purpose", "created_at", "expires_at", "attempts", "consumed_at"),
         other=("id", "user", "open"),
     ),
+    "identity.EmailVerification": Personal(
+        why="proving that the address is the customer's", kept="email_codes", of=(MINE,),
+        data=kinds(K.CONTACT, "email") | kinds(K.SECRET, "code_hash")
+        | kinds(K.CONDUCT, "purpose", "created_at", "expires_at", "attempts", "consumed_at"),
+        other=("id", "user", "open"),
+    ),
+    "identity.TotpFactor": Personal(
+        why=SAFE, kept="until_erased", of=(MINE,),
+        data=kinds(K.SECRET, "secret", "last_counter") | kinds(K.CONDUCT, "created_at", "confirmed_at")
+        | kinds(K.CONDUCT, "failures", "locked_until"),
+        other=("user",),
+    ),
+    "identity.Notice": Personal(
+        why="telling the customer what was changed of their account", kept="notices", of=(MINE,),
+        data=kinds(K.CONTACT, "target", why="to whom it goes; emptied once it has gone")
+        | kinds(K.CONDUCT, "kind", "channel", "created_at", "sent_at"),
+        other=("id", "user"),
+    ),
     "identity.DerivLogin": Personal(
         why="deposits go to the customer's own account, and to no other", kept="aml_records", of=(MINE,),
         data=kinds(K.ACCOUNT, "platform", "account", "currency") | kinds(K.INDEX, "account_index")

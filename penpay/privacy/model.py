@@ -84,6 +84,8 @@ KEPT = {
     "aml_records": "{days} days after the end of the relationship (anti-money-laundering law)",
     "until_erased": "until the customer asks for its erasure",
     "one_time_codes": "{days} days after they ran out",
+    "email_codes": "{days} days after they ran out",
+    "notices": "{days} days",
     "sessions": "{days} days after they ended",
     "idempotency_keys": "{days} days for those of events; those of money for ever",
     "for_ever": "for ever: append-only, and it names people by their ids alone",

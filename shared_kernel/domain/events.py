@@ -109,6 +109,24 @@ class UserRegistered(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PasswordResetAsked(Event):
+    """Somebody asked for a code to set a customer's password anew; `channel` is that of what they named them by."""
+
+    aggregate = "user_id"
+    user_id: UserId
+    channel: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoticeDue(Event):
+    """A customer is to be told of a change of their account."""
+
+    aggregate = "user_id"
+    user_id: UserId
+    notice_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransactionCreated(Event):
     """A customer's command was accepted; nothing was asked of a provider yet."""
 

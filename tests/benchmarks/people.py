@@ -85,6 +85,11 @@ def people(
     ]
 
 
+def step_up(everybody: Sequence[Person]) -> None:
+    """As if each had just given a code: withdrawals can be ordered for five minutes."""
+    identity.Session.objects.filter(user_id__in=[one.id for one in everybody]).update(stepped_up_at=now())
+
+
 def deposited(shillings: int) -> dict[str, Any]:
     """The terms of a deposit's quote."""
     gets = int(Decimal(shillings * 100) / RATE)

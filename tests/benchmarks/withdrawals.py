@@ -8,7 +8,7 @@ from contextlib import closing
 from penpay.stack import HOST, Stack
 from tests.benchmarks import rounds
 from tests.benchmarks.deposits import introduce
-from tests.benchmarks.people import Person, people
+from tests.benchmarks.people import Person, people, step_up
 
 DOLLARS = 5
 
@@ -24,7 +24,9 @@ def prepare(stack: Stack, count: int) -> list[rounds.Order]:
                 lambda part: _ask(stack.port, part), [everybody[n :: rounds.CLIENTS] for n in range(rounds.CLIENTS)]
             )
         )
-        return list(pool.map(lambda one: _order(stack, one), everybody))
+        orders = list(pool.map(lambda one: _order(stack, one), everybody))
+    step_up(everybody)
+    return orders
 
 
 def _ask(port: int, part: Sequence[Person]) -> None:

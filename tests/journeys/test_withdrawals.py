@@ -86,6 +86,7 @@ def test_fifty_equal_requests_at_once_make_one_withdrawal(world: World) -> None:
     asked = {"type": "withdrawal", "amount": {"amount": "10.00", "currency": "USD"}}
     quote = world.post(person, "quotes", asked).json()["id"]
     assert world.post(person, "withdrawals/verification", {"quote_id": quote}).status_code == 202
+    world.steps_up(person)
     body = {"quote_id": quote, "verification_code": world.code(person)}
 
     with ThreadPoolExecutor(50) as pool:

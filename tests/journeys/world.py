@@ -35,6 +35,7 @@ class World:
     mariadb: Any  # bin/_servers.MariaDB and Redis, which are no part of the importable tree
     redis: Any
     stack: Stack
+    texts: Path  # the file that PenPay's SMS go to
     ids: list[str] = field(default_factory=list)
 
     # --- customers ----------------------------------------------------------------------------------------------------
@@ -83,6 +84,7 @@ class World:
         quote_id = quote.json()["id"]
         sent = self.post(person, "withdrawals/verification", {"quote_id": quote_id})
         assert sent.status_code == 202, sent.text
+        self.steps_up(person)
         body = {"quote_id": quote_id, "verification_code": self.code(person)}
         return self._accepted(self.post(person, "withdrawals", body, keyed(key)))
 
@@ -90,6 +92,19 @@ class World:
         """The newest one-time code that Deriv sent this customer."""
         codes = self.stack.control("deriv_ws", f"codes?customer={person['account']}", method="GET")
         return str(codes[-1]["code"])
+
+    def steps_up(self, person: Mapping[str, Any]) -> None:
+        """The customer shows with the code of an SMS that it is them, as an order of a withdrawal needs it."""
+        sent = self.post(person, "auth/step-up", {})
+        assert sent.status_code == 202, sent.text
+        answer = self.post(person, "auth/step-up", {"code": self.sms_code(person)})
+        assert answer.status_code == 204, answer.text
+
+    def sms_code(self, person: Mapping[str, Any]) -> str:
+        """The newest code that PenPay sent to this customer's phone."""
+        texts = [json.loads(line) for line in self.texts.read_text().splitlines()]
+        text = next(text["text"] for text in reversed(texts) if text["phone"] == person["phone"])
+        return str(text.split("code: ")[1][:6])
 
     def _accepted(self, answer: httpx.Response) -> str:
         assert answer.status_code == 202, answer.text
@@ -231,13 +246,14 @@ def a_world(
         "CELERY_BROKER_URL": redis.url(1),
         "SAGA_TIME_SCALE": SCALE,
         "JWT_ACCESS_TTL": "7200",
+        "SMS_URL": f"file://{(home / 'sms.jsonl').resolve()}",
         **environment,
     }
     with Stack(settings, home / "logs", queues=queues, limits=False, seed=seed, worker_options=worker_options) as stack:
         stack.manage("migrate", "--verbosity", "0")
         stack.manage("create_demo_data", "--json")
         stack.start()
-        yield World(mariadb, redis, stack)
+        yield World(mariadb, redis, stack, home / "sms.jsonl")
 
 
 def keyed(key: str | None) -> dict[str, str]:

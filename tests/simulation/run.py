@@ -4,7 +4,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from random import Random
@@ -194,7 +194,7 @@ class Simulation:
         }  # fmt: skip
         self.deposits = WatchedDeposits(**shared)
         self.withdrawals = WatchedWithdrawals(
-            **shared, rates=self.rates, policy=OwnVerifiedPhone(), codes=self.deriv,
+            **shared, rates=self.rates, policy=OwnVerifiedPhone(), sessions=AnySession(), codes=self.deriv,
             payout_account=lambda: f"mpesa:{PAYOUTS}",
         )  # fmt: skip
         self.promises = Promises(
@@ -628,7 +628,7 @@ class Visit:
             run.store.table("visits")[self.key] = known
             run.schedule.sleep(dice.between(0.5, 5))
             if not self.is_deposit:
-                run.withdrawals.request_code(RequestCode(self.customer.id, quote.id, run.schedule.clock()))
+                run.withdrawals.request_code(RequestCode(self.customer.id, quote.id, run.schedule.clock(), SESSION))
                 run.schedule.sleep(dice.between(1, 40))
         self._create(*known)
 
@@ -640,7 +640,22 @@ class Visit:
             return
         assert self.customer.deriv_login is not None
         code = run.mail.get((self.customer.deriv_login.account, amount.amount), "000000")
-        run.withdrawals.create(CreateWithdrawal(id, self.customer.id, quote, code, None, key, at), lambda t: "{}")
+        run.withdrawals.create(
+            CreateWithdrawal(id, self.customer.id, quote, code, None, key, at, SESSION), lambda t: "{}"
+        )
+
+
+class AnySession:
+    """Who may order payouts from where is identity's matter, and no part of this run."""
+
+    def may_ask(self, session: UUID, amount: Money, *, at: datetime) -> None:
+        pass
+
+    def may_order(self, session: UUID, amount: Money, *, at: datetime) -> None:
+        pass
+
+
+SESSION = UUID(int=0)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,13 @@ class World:
             "side_by_side": self, "clock": self.clock, "timing": COARSE, "crash_point": self.crash_point,
         }  # fmt: skip
         if self.saga_type is WithdrawalSaga:
-            shared |= {"rates": self, "policy": unused, "codes": unused, "payout_account": lambda: "mpesa:600000"}
+            shared |= {
+                "rates": self,
+                "policy": unused,
+                "sessions": unused,
+                "codes": unused,
+                "payout_account": lambda: "mpesa:600000",
+            }
         self.saga = self.saga_type(**shared)
 
     # --- what the saga asks besides the providers ---------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""One-time codes: made and checked in the caller's unit of work, sent once it has committed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from identity.domain.ports import EmailSender, Secrets, SmsSender, VerificationRepository
+from identity.domain.user import Email
+from identity.domain.verification import (
+    CHANNELS,
+    MOST,
+    TTL,
+    Channel,
+    NoOpenCode,
+    OneTimeCode,
+    Purpose,
+    Target,
+    refuse_too_many,
+)
+from shared_kernel.domain.errors import DomainError
+from shared_kernel.domain.identifiers import Phone, UserId
+from shared_kernel.domain.ports import IdSource
+
+FOR = {
+    Purpose.PROVE_PHONE: "To confirm your phone number.",
+    Purpose.PROVE_EMAIL: "To confirm your e-mail address.",
+    Purpose.NEW_PHONE: "To make this your phone number at PenPay.",
+    Purpose.NEW_EMAIL: "To make this your e-mail address at PenPay.",
+    Purpose.RESET_PASSWORD: "To set a new password.",
+    Purpose.STEP_UP: "To confirm what you are about to do, such as a withdrawal.",
+    Purpose.NEW_DEVICE: "To sign in on a new device.",
+}
+"""What a message says that its code is for, so that nobody can have it asked for under another pretext."""
+
+
+@dataclass(frozen=True)
+class CodeToSend:
+    """A code that was stored, and is not sent yet."""
+
+    target: Target
+    text: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Texts to customers, by the channel that reaches the target. Never called in a unit of work."""
+
+    sms: Callable[[], SmsSender]
+    email: Callable[[], EmailSender]
+
+    def send(self, target: Target, subject: str, text: str) -> None:
+        """`subject` is for e-mail. Raises `SmsUnavailable`, `EmailUnavailable`."""
+        if isinstance(target, Phone):
+            self.sms().send(target, text)
+        else:
+            self.email().send(target, subject, text)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What every purpose shares. `make` and `submit` need the lock of the users row."""
+
+    verifications: VerificationRepository
+    secrets: Secrets
+    messages: Messages
+    ids: IdSource
+
+    def make(self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", at: datetime) -> CodeToSend:
+        """A new code; it closes the one before. `asker` is what alone can use it. Raises `CodesAskedTooOften`."""
+        assert Channel.of(target) in CHANNELS[purpose], f"{purpose} is looked for elsewhere"
+        refuse_too_many(self.verifications.sent_since(user, purpose, at - max(while_ for _, while_ in MOST)), at=at)
+        if before := self.verifications.open_one(user, purpose):
+            before.is_open = False
+            self.verifications.save(before)
+        id, code = self.ids(), self.secrets.code()
+        self.verifications.save(
+            OneTimeCode(
+                id=id,
+                user_id=user,
+                purpose=purpose,
+                target=target,
+                code_hash=self.secrets.code_fingerprint(id, bound(purpose, target, asker), code),
+                created_at=at,
+                expires_at=at + TTL,
+            )
+        )
+        minutes = int(TTL.total_seconds() // 60)
+        text = f"PenPay code: {code}. {FOR[purpose]} Good for {minutes} minutes. Never tell it to anybody."
+        return CodeToSend(target, text, at + TTL)
+
+    def was_sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> bool:
+        """Whether a code of this purpose was made after that moment."""
+        return bool(self.verifications.sent_since(user, purpose, since))
+
+    def send(self, code: CodeToSend) -> datetime:
+        """After the commit: until when it is good. Raises `SmsUnavailable`, `EmailUnavailable`."""
+        self.messages.send(code.target, "Your PenPay code", code.text)
+        return code.expires_at
+
+    def submit(
+        self, user: UserId, purpose: Purpose, code: str, *, asker: str = "", at: datetime
+    ) -> Target | DomainError:
+        """What the code proves, or the refusal as a value: the try is to be committed all the same."""
+        verification = self.verifications.open_one(user, purpose)
+        if verification is None:
+            return NoOpenCode("no code is open: ask for a new one")
+        given = self.secrets.code_fingerprint(verification.id, bound(purpose, verification.target, asker), code)
+        refusal = verification.submit(self.secrets.same(given, verification.code_hash), at=at)
+        self.verifications.save(verification)
+        return refusal or verification.target
+
+
+def bound(purpose: Purpose, target: Target, asker: str) -> str:
+    """What a code's HMAC covers beside its id and the code."""
+    return f"{purpose}|{target.address if isinstance(target, Email) else target.number}|{asker}"

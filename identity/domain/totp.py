@@ -1,0 +1,74 @@
+"""Time-based one-time passwords (RFC 6238) of a customer's authenticator app, and the tries that they are given."""
+
+import hmac
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from identity.domain.verification import TRIES, WrongCode
+from shared_kernel.domain.errors import Conflict, DomainError, NotFound, TooManyRequests
+from shared_kernel.domain.identifiers import UserId
+
+STEP_S = 30
+DIGITS = 6
+DRIFT = 1  # steps that an authenticator's clock may be off, either way
+LOCK = timedelta(minutes=15)  # after five wrong codes in a row
+
+
+class TotpAlreadyEnrolled(Conflict):
+    """An authenticator is in use: it is removed before another one is enrolled."""
+
+
+class TotpNotFound(NotFound):
+    """No authenticator is enrolled, or none that waits for its first code."""
+
+
+class TotpLocked(TooManyRequests):
+    """Too many wrong codes in a row."""
+
+
+def totp(secret: bytes, counter: int, *, digits: int = DIGITS) -> str:
+    """The code of one time step (RFC 4226, 5.3, with HMAC-SHA-1, which is what authenticator apps speak)."""
+    mac = hmac.digest(secret, counter.to_bytes(8, "big"), "sha1")
+    start = mac[-1] & 0x0F
+    number = int.from_bytes(mac[start : start + 4], "big") & 0x7FFFFFFF
+    return f"{number % 10**digits:0{digits}d}"
+
+
+def counter_of(secret: bytes, code: str, *, at: datetime, after: int) -> int | None:
+    """The step that `code` belongs to, among those about now that are later than `after`; None for a wrong one.
+
+    Takes as long for a wrong code as for a right one.
+    """
+    now, found = int(at.timestamp()) // STEP_S, None
+    for counter in range(now - DRIFT, now + DRIFT + 1):
+        if hmac.compare_digest(totp(secret, counter).encode(), code.encode()) and counter > after:
+            found = counter
+    return found
+
+
+@dataclass(kw_only=True, eq=False)
+class TotpFactor:
+    """A customer's authenticator; it counts once its first code has come. `last_counter` keeps a code to one use."""
+
+    user_id: UserId
+    secret: bytes = field(repr=False)
+    created_at: datetime
+    confirmed_at: datetime | None = None
+    last_counter: int = 0
+    failures: int = 0
+    locked_until: datetime | None = None
+
+    def submit(self, code: str, *, at: datetime) -> DomainError | None:
+        """The refusal, if it is refused, as a value: the try is to be stored all the same."""
+        if self.locked_until is not None and at < self.locked_until:
+            wait = int((self.locked_until - at).total_seconds()) + 1
+            return TotpLocked("too many wrong codes: wait, then try again", retry_after=wait)
+        counter = counter_of(self.secret, code, at=at, after=self.last_counter)
+        if counter is not None:
+            self.last_counter, self.failures, self.locked_until = counter, 0, None
+            return None
+        self.failures += 1
+        left = TRIES - self.failures
+        if not left:
+            self.failures, self.locked_until = 0, at + LOCK
+        return WrongCode("this is not the code that your authenticator shows now", tries_left=left)
