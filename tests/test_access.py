@@ -121,15 +121,15 @@ class World:
 
     def __init__(self) -> None:
         self.owner, self.other = (a_customer(password=PASSWORD) for _ in range(2))
-        self.payment = a_payment(who=self.owner).payment
-        submit(signed_in_with(a_customer(password=PASSWORD, kyc_status="none")))
-        apps.get_model("shared_kernel.DomainEvent").objects.update(published_at=timezone.now())  # /health/ready is fine
         self.clients: dict[str, Client] = {"anonymous": Client(headers={"Host": "localhost"})}
         for name, person in (("customer", self.owner), ("other customer", self.other)):
             browser = Browser()
             assert browser.sign_in(person.email, device=name.replace(" ", "-")).status_code == 200
             self.clients[name] = Client(headers={"Host": "localhost"})
             self.clients[name].cookies = browser.cookies
+        self.payment = a_payment(who=self.owner).payment
+        submit(signed_in_with(a_customer(password=PASSWORD, kyc_status="none")))
+        apps.get_model("shared_kernel.DomainEvent").objects.update(published_at=timezone.now())  # /health/ready is fine
 
     def as_staff(self, actor: str) -> None:
         """Somebody of that group; or somebody of all groups who has given their password, and no code yet."""

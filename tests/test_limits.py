@@ -53,6 +53,7 @@ def browser():
     customer = a_customer(password=PASSWORD)
     browser = Browser()
     assert browser.sign_in(customer.email).status_code == 200
+    browser.steps_up()
     return browser
 
 

@@ -99,7 +99,8 @@ INVENTORY: dict[str, Entry] = {
     ),
     "identity.Session": Personal(
         why=SAFE, kept="sessions", of=(MINE,),
-        data=kinds(K.CONDUCT, "device", "created_at", "expires_at", "stepped_up_at", "ended_at", "ended_by"),
+        data=kinds(K.CONDUCT, "device", "created_at", "expires_at", "stepped_up_at", "ended_at", "ended_by",
+                   "password_tries"),
         other=("id", "user", "token_epoch"),
     ),
     "identity.RefreshToken": Personal(

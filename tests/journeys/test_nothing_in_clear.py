@@ -71,7 +71,8 @@ def sms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talkative(tmp_path_factory: pytest.TempPathFactory, sms: Path) -> Iterator[World]:
     """PenPay at its most talkative, with secrets of its own that are to be found nowhere either."""
     home = tmp_path_factory.mktemp("clear")
-    settings = {"SMS_URL": f"file://{sms}", "LOG_LEVEL": "DEBUG", **OURS}
+    mails = f"filemail://{sms.parent / 'mails'}"
+    settings = {"SMS_URL": f"file://{sms}", "EMAIL_URL": mails, "LOG_LEVEL": "DEBUG", **OURS}
     options = ("--pool=solo", "--loglevel=DEBUG")
     with servers(home) as both, a_world(home, *both, settings, worker_options=options) as made:
         yield made
@@ -110,6 +111,12 @@ def journey(world: World, sms: Path) -> dict[str, str]:
     person.done("POST", "me/phone-verification/confirm", {"code": code[0]})
     world.stack.manage("set_kyc", "-", "--status", "submitted", stdin=f"+{phone}\n")
     world.stack.manage("set_kyc", "-", "--status", "verified", "--tier", "standard", stdin=f"+{phone}\n")
+    before = len(texts(sms, phone))
+    person.done("POST", "auth/step-up", {}, 202)
+    world.wait(lambda: len(texts(sms, phone)) > before, "no code came")
+    stepped_up = re.search(r"\d{6}", texts(sms, phone)[-1])
+    assert stepped_up
+    person.done("POST", "auth/step-up", {"code": stepped_up[0]})
     refused = secrets.token_hex(12)
     person.ask("POST", "me/deriv-login", {"platform": "ws_v3", "token": refused})
     person.done("POST", "me/deriv-login", {"platform": "ws_v3", "token": token}, 201)
@@ -137,7 +144,8 @@ def journey(world: World, sms: Path) -> dict[str, str]:
     assert account in told
     return {
         "phone": number, "email": email, "password": password, "name": "Quillfeather", "Deriv account": account,
-        "Deriv token": token, "refused Deriv token": refused, "SMS code": code[0], "Deriv code": deriv_code,
+        "Deriv token": token, "refused Deriv token": refused, "SMS code": code[0],
+        "step-up code": stepped_up[0], "Deriv code": deriv_code,
         "guessed callback token": guessed, **person.seen, **OURS, **AGENTS,
     }  # fmt: skip
 
