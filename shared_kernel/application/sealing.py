@@ -79,9 +79,9 @@ class Sealing:
         try:
             made, head = 0, self._anchored_head(chain)
             while seal := self._next(chain, head, up_to):
-                self.anchor.append(seal)
+                alone = self._anchor(seal)
                 made, head = made + 1, seal
-                if not self.leases.acquire(lease, holder, LEASE):  # prolonged
+                if not alone or not self.leases.acquire(lease, holder, LEASE):  # prolonged
                     break
         finally:
             self.leases.release(lease, holder)
@@ -128,10 +128,26 @@ class Sealing:
     def _anchored_head(self, chain: str) -> Seal | None:
         """The last Seal, once the anchor agrees. Anchors the one that a crash has left. Raises as `head`."""
         head, is_late = self.head(chain)
-        if head and is_late:
-            self.anchor.append(head)
-            log.warning("seal_anchored_late", extra={"chain": chain, "number": head.number})
+        while head and is_late:
+            if self._anchor(head):
+                log.warning("seal_anchored_late", extra={"chain": chain, "number": head.number})
+                break
+            head, is_late = self.head(chain)
         return head
+
+    def _anchor(self, seal: Seal) -> bool:
+        """Anchors a Seal; False if others, whose lease ran out or whose Seal it is, did so before and have gone on.
+
+        Raises `SealsContradictAnchor`, `AnchorBroken`, `AnchorOutOfReach`.
+        """
+        try:
+            self.anchor.append(seal)
+        except SealsContradictAnchor:
+            line = self.anchor.find(seal.chain, [seal.number]).get(seal.number)
+            if line is None or (line.number, line.hash) != (seal.number, seal.hash):
+                raise
+            return False
+        return True
 
     def _fault(self, seal: Seal, before: Seal | None) -> str:
         """What is wrong with a Seal or its rows; empty if nothing is."""

@@ -297,7 +297,7 @@ def test_a_draft_that_nobody_has_made_theirs_may_be_drafted_anew_and_runs_out(ru
 
     assert run("--why", WHY)[1]["did"] == "drafted"
     with time_machine.travel(timezone.now() + timedelta(days=3)):
-        assert b"ask anew" in adopt(asker).content
+        assert b"ask anew" in adopt(member("achieng", "ops")).content  # no session of before is left by then
     assert adopt(asker).status_code == 302
     code, said = run("--why", "once more")
     assert (code, "has asked for it already" in said["error"]) == (2, True)

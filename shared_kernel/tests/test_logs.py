@@ -119,5 +119,5 @@ def test_a_traceback_is_redacted_too(logged):
 
 
 def test_a_kra_pin_is_taken_out_of_any_text():
-    assert redact("the PIN A123456789B is another's") == "the PIN [kra pin] is another's"
+    assert redact("the PIN A123456789B is another's") == "the PIN [kra_pin] is another's"
     assert redact("CRA123456789B") == "CRA123456789B"  # a part of something longer

@@ -281,6 +281,34 @@ def test_a_seal_that_another_worker_makes_between_two_readings_contradicts_nothi
     assert (found.number, is_late) == (2, False)
 
 
+@pytest.mark.parametrize("crashed", [True, False])
+def test_a_seal_that_others_anchor_first_and_go_on_from_contradicts_nothing(monkeypatch, crashed):
+    """The lease ran out under a worker between a seal and its anchor."""
+    monkeypatch.setattr(logic, "ROWS", 2)
+    monkeypatch.setattr(type(sealing.leases), "acquire", lambda *_: True)
+    append(2)
+    seal(CHAIN)
+    append(2)
+    if crashed:
+        crash_before_anchor(monkeypatch)
+    append(2)
+    anchor, others = type(sealing.anchor).append, [seal]
+
+    def last(self, one):
+        if others:
+            others.pop()(CHAIN)
+        anchor(self, one)
+
+    monkeypatch.setattr(type(sealing.anchor), "append", last)
+
+    seal(CHAIN)
+
+    assert (
+        [seal.number for seal in seals_of(CHAIN)] == [line.number for line in sealing.anchor.lines(CHAIN)] == [1, 2, 3]
+    )
+    assert faults(CHAIN) == []
+
+
 # --- crashes ---
 
 
