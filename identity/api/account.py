@@ -28,7 +28,10 @@ class PasswordReset(APIView):
 
     @extend_schema(request=ResetBody, responses={202: None}, operation_id="ask_for_password_reset")
     def post(self, request: Request) -> Response:
-        """Sends a code to the verified phone or address of the account, if there is one: the answer never says."""
+        """Sends a code to the account's verified address, without one to its verified phone: the answer never says.
+
+        By which of them the account is named does not matter.
+        """
         account.ask_for_reset(identifier(self.ResetBody.read(request)["identifier"]))
         return Response(status=202)
 
@@ -163,7 +166,8 @@ class StepUp(APIView):
         """Shows once more that it is the customer, before what a stolen session must not do.
 
         With an empty body a code is sent by SMS to the verified phone (without one, by e-mail to the verified address):
-        202. With `code`, that one or one of the authenticator, this session is stepped up for five minutes: 204.
+        202. With `code`, this session is stepped up for five minutes: 204. While an authenticator is in use, only its
+        codes are taken, and none is sent: 409 `authenticator_in_use`.
         """
         code = self.StepUpBody.read(request).get("code")
         if code is None:

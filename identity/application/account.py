@@ -74,14 +74,17 @@ class Account:
             self._changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
 
     def ask_for_reset(self, identifier: Phone | Email | None) -> None:
-        """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for."""
+        """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for.
+
+        It goes to the verified address, else to the verified phone, by whichever of them the account was named: new
+        devices and step-ups go by the phone, and so neither a stolen SIM nor a stolen mailbox is enough for both.
+        """
         found = self.users.password_of(identifier) if identifier else None
         at, target = self.clock(), str(found[0]) if found else "unknown"
         with self.unit_of_work():
             self.audit.append([AuditRecord("user.password_reset_asked", "user", target, at)])
-            if found and identifier:
-                channel = Channel.of(identifier)
-                self.outbox.append([PasswordResetAsked(user_id=found[0], channel=channel, occurred_at=at)])
+            if found:
+                self.outbox.append([PasswordResetAsked(user_id=found[0], occurred_at=at)])
 
     def send_reset_codes(self, events: Sequence[Event]) -> None:
         """Follows `PasswordResetAsked`; too many codes, or no verified channel, and nothing is sent."""
@@ -92,8 +95,7 @@ class Account:
     def _send_reset_code(self, event: PasswordResetAsked) -> None:
         with self.unit_of_work():
             user = self.users.get(event.user_id)
-            by_email = event.channel == Channel.EMAIL and user.proven_email() is not None
-            target = user.proven_email() if by_email else user.proven_phone()
+            target = user.proven_email() or user.proven_phone()
             done = self.codes.was_sent_since(user.id, Purpose.RESET_PASSWORD, event.occurred_at)
             if target is None or done or not user.is_active:
                 return

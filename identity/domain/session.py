@@ -47,7 +47,8 @@ def must_be_stepped_up(stepped_up_at: datetime | None, *, at: datetime) -> None:
     if stepped_up_at is None or not stepped_up_at <= at < stepped_up_at + STEP_UP_FRESH:
         raise StepUpRequired(
             "confirm that it is you first: POST auth/step-up with an empty body sends you a code, "
-            'POST auth/step-up {"code": ...} takes it, or one of your authenticator; then repeat this request'
+            'POST auth/step-up {"code": ...} takes it, or only one of your authenticator if one is in use; then repeat '
+            "this request"
         )
 
 

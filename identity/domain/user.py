@@ -72,12 +72,17 @@ class DeviceLimitReached(Conflict):
 
 
 class DeviceCodeRequired(Forbidden):
-    """The password is right, the device unknown: it takes a code to the verified phone, or an authenticator's."""
+    """The password is right, the device unknown: it takes a code of the authenticator; where none is in use, the one
+    that was `sent` to the verified phone.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sent: bool) -> None:
         super().__init__(
             "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
-            "with it as `code`, or with one of your authenticator"
+            "with it as `code`"
+            if sent
+            else "this device is new to your account: send the same sign-in again with the code that your "
+            "authenticator shows now as `code`; if you have lost it, ask support"
         )
 
 

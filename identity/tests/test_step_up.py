@@ -178,24 +178,30 @@ def test_a_code_of_the_authenticator_steps_up_once(signed_in, secret):
     assert models.Session.objects.get().stepped_up_at is None
 
 
-def test_five_wrong_codes_lock_the_authenticator_and_the_sms_still_does(signed_in, secret, sms):
+def test_five_wrong_codes_lock_the_authenticator(signed_in, secret):
     wrong = other_than(code_now(secret))
     for _ in range(5):
         assert step_up(signed_in, wrong).json()["code"] == "wrong_code"
     locked = step_up(signed_in, code_now(secret))
     assert (locked.status_code, locked.json()["code"]) == (429, "totp_locked")
     assert int(locked["Retry-After"]) > 800
-    signed_in.post("auth/step-up")
-    assert step_up(signed_in, code_in(sms[-1][1])).status_code == 204
 
 
-def test_a_wrong_code_is_a_try_at_both(signed_in, secret, sms):
-    signed_in.post("auth/step-up")
-    sent = code_in(sms[-1][1])
-    for _ in range(5):
-        step_up(signed_in, other_than(sent))
-    assert step_up(signed_in, sent).status_code != 204
-    assert step_up(signed_in, code_now(secret)).status_code != 204
+@pytest.mark.parametrize("phone_verified_at", [now(), None])
+def test_while_an_authenticator_is_in_use_no_code_is_sent_to_step_up(signed_in, secret, sms, mails, phone_verified_at):
+    models.User.objects.update(phone_verified_at=phone_verified_at)
+    answer = signed_in.post("auth/step-up")
+    assert (answer.status_code, answer.json()["code"]) == (409, "authenticator_in_use")
+    assert "authenticator" in answer.json()["detail"]
+    assert "support" in answer.json()["detail"]
+    assert sms == mails == []
+
+
+def test_a_code_by_sms_of_before_is_not_taken_once_an_authenticator_is_in_use(signed_in, sent, secret):
+    if sent != code_now(secret):
+        assert step_up(signed_in, sent).json()["code"] == "wrong_code"
+    assert models.Session.objects.get().stepped_up_at is None
+    assert step_up(signed_in, code_now(secret)).status_code == 204
 
 
 def test_enrolling_over_one_that_is_in_use_is_refused(signed_in, secret):
