@@ -96,7 +96,8 @@ class NewPhoneConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The number that the code went to is the account's now, and verified; payouts go there.
 
-        Ends the other sessions at once; the verified channels of before are told.
+        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts
+        wait, as on a new device.
         """
         account.confirm_phone(signed_in(request), CodeBody.read(request)["code"])
         return Response(status=204)

@@ -197,12 +197,12 @@ class Account:
             self._changed(user, NoticeKind.ACCOUNT_CLOSED, channels, keep=None)
 
     def _changed(self, user: User, kind: NoticeKind, channels: Sequence[Target], *, keep: SignedIn | None) -> None:
-        """What every change ends with, in its unit of work: the session that made it may go on."""
+        """What every change ends with, in its unit of work: the session that made it may go on, its step-up may not."""
         at = self.clock()
         user.end_all_sessions(at=at, why=kind)
         self.sessions.end_all(user.id, but=keep.session_id if keep else None, at=at, by=kind)
         if keep and (session := self.sessions.get(keep.session_id)):
-            session.token_epoch, session.password_tries = user.token_epoch, 0
+            session.token_epoch, session.password_tries, session.stepped_up_at = user.token_epoch, 0, None
             self.sessions.save(session)
         self.codes.verifications.close_all(user.id)
         self.notices.tell(user, kind, channels)

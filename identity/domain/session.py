@@ -29,13 +29,15 @@ class StepUpRequired(Forbidden):
 
 
 class DeviceTooNew(Forbidden):
-    """A large payout has to wait until this device has been known for a while; `extra["may_at"]`."""
+    """A large payout has to wait until this device, and the phone that is paid, have been known for a while;
+    `extra["may_at"]`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStanding:
     """What a payout depends on: when the session stepped up, and since when its device is known, if it is not the
-    account's first.
+    account's first, or the phone number, if it was changed: the later of the two.
     """
 
     stepped_up_at: datetime | None

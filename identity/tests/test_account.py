@@ -1,5 +1,7 @@
 """Changes of an account over REST: who may make them, what ends with them, and who is told."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 
@@ -204,6 +206,9 @@ def test_a_new_phone_is_proven_by_a_code_and_the_old_one_is_told(customer, signe
 
     assert signed_in.get("me").json()["phone"] == f"+{new}"
     assert signed_in.get("me").json()["phone_verified"] is True
+    changed_at = models.User.objects.get().phone_changed_at
+    assert changed_at is not None
+    assert now() - changed_at < timedelta(minutes=1)
     assert is_over_for(elsewhere)
     assert {to for to, text in told() if "phone number of your PenPay account was changed" in text} == {
         customer.phone.number,
@@ -214,6 +219,13 @@ def test_a_new_phone_is_proven_by_a_code_and_the_old_one_is_told(customer, signe
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM users")
         assert new[3:] not in repr(cursor.fetchall())
+
+
+def test_a_change_uses_the_step_up_of_its_session_up(signed_in, mails):
+    signed_in.steps_up()
+    signed_in.post("me/email", {"email": "new@example.org"})
+    assert signed_in.post("me/email/confirm", {"code": code_in(mails[0].body)}).status_code == 204
+    assert signed_in.post("me/phone", {"phone": a_phone()}).json()["code"] == "step_up_required"
 
 
 def test_a_new_email_is_proven_by_a_code_and_the_old_one_is_told(customer, signed_in, elsewhere, mails, told):
