@@ -213,10 +213,15 @@ class Totp(APIView):
 class TotpConfirmation(APIView):
     """`POST me/totp/confirm`."""
 
+    permission_classes = [IsAuthenticated, SteppedUp]
     problems = (404,)
 
     @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_totp")
     def post(self, request: Request) -> Response:
-        """The authenticator's first code: from now on its codes step up. Five wrong ones in a row lock it a while."""
+        """The authenticator's first code, within ten minutes: from now on its codes alone step up.
+
+        Five wrong ones in a row lock it a while. Needs a step-up of the last five minutes (`POST auth/step-up`), else
+        403 `step_up_required`.
+        """
         step_up.confirm_totp(signed_in(request).id, CodeBody.read(request)["code"])
         return Response(status=204)

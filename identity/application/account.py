@@ -205,6 +205,8 @@ class Account:
             session.token_epoch, session.password_tries, session.stepped_up_at = user.token_epoch, 0, None
             self.sessions.save(session)
         self.codes.verifications.close_all(user.id)
+        if (factor := self.totps.get(user.id)) and factor.confirmed_at is None:  # somebody else may have enrolled it
+            self.totps.remove(user.id)
         self.notices.tell(user, kind, channels)
         self.users.save(user)
 

@@ -129,8 +129,10 @@ class StepUp:
         with self.unit_of_work():
             user, factor = self.users.get(user_id), self.second.totps.get(user_id)
             user.may_change()
-            if factor is None or factor.confirmed_at is not None:
-                raise TotpNotFound("no authenticator waits for its first code: POST me/totp first")
+            if factor is None or not factor.waits(at=at):
+                raise TotpNotFound(
+                    "no authenticator waits for its first code, which comes within ten minutes: POST me/totp first"
+                )
             refusal = factor.submit(code, at=at)
             if refusal is None:
                 factor.confirmed_at = at

@@ -192,6 +192,27 @@ def test_a_reset_made_of_the_owners_name_is_refused_and_the_code_stays_good(cust
     assert reset(customer.email, code).status_code == 204
 
 
+def test_an_authenticator_that_waits_for_its_first_code_outlives_no_change(customer, signed_in, told):
+    signed_in.steps_up()
+    assert signed_in.post("me/totp").status_code == 201
+    assert change(signed_in).status_code == 204
+    assert not models.TotpFactor.objects.exists()
+
+    signed_in.steps_up()
+    assert signed_in.post("me/totp").status_code == 201
+    ask(customer.email)
+    [code] = [code_in(text) for _, text in told() if "code: " in text]
+    assert reset(customer.email, code, PASSWORD).status_code == 204
+    assert not models.TotpFactor.objects.exists()
+
+
+def test_an_authenticator_in_use_outlives_a_reset(customer, told):
+    models.TotpFactor.objects.create(user_id=customer.id, secret="GEZDGNBV", created_at=now(), confirmed_at=now())
+    ask(customer.email)
+    assert reset(customer.email, code_in(told()[0][1])).status_code == 204
+    assert models.TotpFactor.objects.filter(user_id=customer.id).exists()
+
+
 # phone and e-mail
 
 
