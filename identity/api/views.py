@@ -257,8 +257,12 @@ class DeviceDetail(APIView):
 
     @extend_schema(responses={204: None}, operation_id="remove_device")
     def delete(self, request: Request, id: str) -> Response:
-        """Its tokens stop at once, and its place is free."""
-        auth.remove_device(signed_in(request).id, id)
+        """Its tokens stop at once, and its place is free.
+
+        For another device than this session's it needs a step-up of the last five minutes (`POST auth/step-up`), else
+        403 `step_up_required`.
+        """
+        auth.remove_device(signed_in(request), id)
         return Response(status=204)
 
 

@@ -15,7 +15,7 @@ from identity.domain.ports import (
     SignedIn,
     UserRepository,
 )
-from identity.domain.session import Session, SessionEnded
+from identity.domain.session import Session, SessionEnded, must_be_stepped_up
 from identity.domain.user import (
     Device,
     DeviceCodeRequired,
@@ -264,13 +264,19 @@ class Auth:
             self.sessions.end_those_of([device.id for device in user.devices], at=at, by="logout_all")
             self.users.save(user)
 
-    def remove_device(self, user_id: UserId, client_id: str) -> None:
-        """Its tokens stop at once, and its slot is free. Raises `DeviceNotFound`."""
+    def remove_device(self, who: SignedIn, client_id: str) -> None:
+        """Its tokens stop at once, and its slot is free. Only the own one goes without a step-up: a stolen session must
+        not drive its owner out.
+
+        Raises `DeviceNotFound`, `StepUpRequired`.
+        """
         with self.unit_of_work():
-            user, at = self.users.get(user_id), self.clock()
+            user, at = self.users.get(who.id), self.clock()
             device = next((known for known in user.active_devices() if known.client_id == client_id), None)
             if device is None:
                 raise DeviceNotFound("no such device")
+            if device.id != who.device_id:
+                must_be_stepped_up(who.stepped_up_at, at=at)
             user.revoke(device, at=at, why="removed by the customer")
             self.sessions.end_those_of([device.id], at=at, by="device_removed")
             self.users.save(user)
