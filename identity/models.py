@@ -70,6 +70,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     token_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
     phone_verified_at = models.DateTimeField(null=True, blank=True)
+    phone_changed_at = models.DateTimeField(null=True, blank=True)  # NULL: it is the one of the registration
     email_verified_at = models.DateTimeField(null=True, blank=True)
     restricted_at = models.DateTimeField(null=True, blank=True)
     erase_after = models.DateTimeField(null=True, blank=True)

@@ -193,7 +193,8 @@ class WithdrawalVerification(APIView):
     def post(self, request: Request) -> Response:
         """Has Deriv send the customer the one-time code for a withdrawal that they were quoted.
 
-        403 `device_too_new` where a large one is asked for from a device new to the account; `may_at` says until when.
+        403 `device_too_new` where a large one is asked for from a device new to the account, or after
+        a change of its phone; `may_at` says until when.
         """
         body = self.VerificationBody.read(request)
         sent = withdrawals.request_code(RequestCode(customer_id(request), body["quote_id"], now(), session_id(request)))
@@ -224,7 +225,8 @@ class Withdrawals(APIView):
         """Accepts a quote with Deriv's one-time code: Deriv is debited, then the customer's own phone is paid.
 
         Needs a step-up of the last five minutes (`POST auth/step-up`), else 403 `step_up_required`. From a device that
-        is new to the account a large one has to wait: 403 `device_too_new`, and `may_at` says until when.
+        is new to the account, or after a change of its phone, a large one has to wait: 403 `device_too_new`, and
+        `may_at` says until when.
         """
         key = idempotency_key(request, f"{customer_id(request)}:withdrawals")
         body = self.WithdrawalBody.read(request)

@@ -264,10 +264,8 @@ for name, keys in KEYS.items():
 JWT_ACCESS_TTL = within("JWT_ACCESS_TTL", 300, 30, 900)
 JWT_REFRESH_TTL = within("JWT_REFRESH_TTL", 7 * 24 * 3600, 600, 30 * 24 * 3600)
 MAX_DEVICES = within("MAX_DEVICES", 2, 1, 5)
-NEW_DEVICE_WAIT_S = env.int("NEW_DEVICE_WAIT_S", default=24 * 3600)
-LARGE_PAYOUT_KES = env.int("LARGE_PAYOUT_KES", default=10_000)
-if NEW_DEVICE_WAIT_S < 0 or LARGE_PAYOUT_KES < 0:
-    raise ImproperlyConfigured("NEW_DEVICE_WAIT_S is seconds, LARGE_PAYOUT_KES whole shillings: neither is below 0")
+NEW_DEVICE_WAIT_S = within("NEW_DEVICE_WAIT_S", 24 * 3600, 3600, 7 * 24 * 3600)
+LARGE_PAYOUT_KES = within("LARGE_PAYOUT_KES", 10_000, 100, 250_000)  # whole shillings
 
 # --- messages to customers ------------------------------------------------------------------------------------------
 EMAIL_URL = required("EMAIL_URL", "consolemail://")

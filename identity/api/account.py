@@ -28,7 +28,10 @@ class PasswordReset(APIView):
 
     @extend_schema(request=ResetBody, responses={202: None}, operation_id="ask_for_password_reset")
     def post(self, request: Request) -> Response:
-        """Sends a code to the verified phone or address of the account, if there is one: the answer never says."""
+        """Sends a code to the account's verified address, without one to its verified phone: the answer never says.
+
+        By which of them the account is named does not matter.
+        """
         account.ask_for_reset(identifier(self.ResetBody.read(request)["identifier"]))
         return Response(status=202)
 
@@ -93,7 +96,8 @@ class NewPhoneConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The number that the code went to is the account's now, and verified; payouts go there.
 
-        Ends the other sessions at once; the verified channels of before are told.
+        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts
+        wait, as on a new device.
         """
         account.confirm_phone(signed_in(request), CodeBody.read(request)["code"])
         return Response(status=204)
@@ -163,7 +167,8 @@ class StepUp(APIView):
         """Shows once more that it is the customer, before what a stolen session must not do.
 
         With an empty body a code is sent by SMS to the verified phone (without one, by e-mail to the verified address):
-        202. With `code`, that one or one of the authenticator, this session is stepped up for five minutes: 204.
+        202. With `code`, this session is stepped up for five minutes: 204. While an authenticator is in use, only its
+        codes are taken, and none is sent: 409 `authenticator_in_use`.
         """
         code = self.StepUpBody.read(request).get("code")
         if code is None:
@@ -208,10 +213,15 @@ class Totp(APIView):
 class TotpConfirmation(APIView):
     """`POST me/totp/confirm`."""
 
+    permission_classes = [IsAuthenticated, SteppedUp]
     problems = (404,)
 
     @extend_schema(request=CodeBody, responses={204: None}, operation_id="confirm_totp")
     def post(self, request: Request) -> Response:
-        """The authenticator's first code: from now on its codes step up. Five wrong ones in a row lock it a while."""
+        """The authenticator's first code, within ten minutes: from now on its codes alone step up.
+
+        Five wrong ones in a row lock it a while. Needs a step-up of the last five minutes (`POST auth/step-up`), else
+        403 `step_up_required`.
+        """
         step_up.confirm_totp(signed_in(request).id, CodeBody.read(request)["code"])
         return Response(status=204)

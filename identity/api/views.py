@@ -176,8 +176,8 @@ class Login(APIView):
         """Signs in with phone or e-mail address; sets the three cookies.
 
         From a device that its cookie does not show to be the account's, once the phone is verified: 403
-        `device_code_required`, a code goes out by SMS, and the same request with `code` (or with one of the
-        authenticator) signs in. An account's very first device needs none.
+        `device_code_required`, a code goes out by SMS, and the same request with `code` signs in. While an
+        authenticator is in use, only its codes are taken, and none is sent. An account's very first device needs none.
         """
         body = self.LoginBody.read(request)
         device = body["device"]
@@ -257,8 +257,12 @@ class DeviceDetail(APIView):
 
     @extend_schema(responses={204: None}, operation_id="remove_device")
     def delete(self, request: Request, id: str) -> Response:
-        """Its tokens stop at once, and its place is free."""
-        auth.remove_device(signed_in(request).id, id)
+        """Its tokens stop at once, and its place is free.
+
+        For another device than this session's it needs a step-up of the last five minutes (`POST auth/step-up`), else
+        403 `step_up_required`.
+        """
+        auth.remove_device(signed_in(request), id)
         return Response(status=204)
 
 

@@ -74,14 +74,17 @@ class Account:
             self._changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
 
     def ask_for_reset(self, identifier: Phone | Email | None) -> None:
-        """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for."""
+        """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for.
+
+        It goes to the verified address, else to the verified phone, by whichever of them the account was named: new
+        devices and step-ups go by the phone, and so neither a stolen SIM nor a stolen mailbox is enough for both.
+        """
         found = self.users.password_of(identifier) if identifier else None
         at, target = self.clock(), str(found[0]) if found else "unknown"
         with self.unit_of_work():
             self.audit.append([AuditRecord("user.password_reset_asked", "user", target, at)])
-            if found and identifier:
-                channel = Channel.of(identifier)
-                self.outbox.append([PasswordResetAsked(user_id=found[0], channel=channel, occurred_at=at)])
+            if found:
+                self.outbox.append([PasswordResetAsked(user_id=found[0], occurred_at=at)])
 
     def send_reset_codes(self, events: Sequence[Event]) -> None:
         """Follows `PasswordResetAsked`; too many codes, or no verified channel, and nothing is sent."""
@@ -92,8 +95,7 @@ class Account:
     def _send_reset_code(self, event: PasswordResetAsked) -> None:
         with self.unit_of_work():
             user = self.users.get(event.user_id)
-            by_email = event.channel == Channel.EMAIL and user.proven_email() is not None
-            target = user.proven_email() if by_email else user.proven_phone()
+            target = user.proven_email() or user.proven_phone()
             done = self.codes.was_sent_since(user.id, Purpose.RESET_PASSWORD, event.occurred_at)
             if target is None or done or not user.is_active:
                 return
@@ -195,14 +197,16 @@ class Account:
             self._changed(user, NoticeKind.ACCOUNT_CLOSED, channels, keep=None)
 
     def _changed(self, user: User, kind: NoticeKind, channels: Sequence[Target], *, keep: SignedIn | None) -> None:
-        """What every change ends with, in its unit of work: the session that made it may go on."""
+        """What every change ends with, in its unit of work: the session that made it may go on, its step-up may not."""
         at = self.clock()
         user.end_all_sessions(at=at, why=kind)
         self.sessions.end_all(user.id, but=keep.session_id if keep else None, at=at, by=kind)
         if keep and (session := self.sessions.get(keep.session_id)):
-            session.token_epoch, session.password_tries = user.token_epoch, 0
+            session.token_epoch, session.password_tries, session.stepped_up_at = user.token_epoch, 0, None
             self.sessions.save(session)
         self.codes.verifications.close_all(user.id)
+        if (factor := self.totps.get(user.id)) and factor.confirmed_at is None:  # somebody else may have enrolled it
+            self.totps.remove(user.id)
         self.notices.tell(user, kind, channels)
         self.users.save(user)
 

@@ -15,7 +15,7 @@ from identity.domain.ports import (
     SignedIn,
     UserRepository,
 )
-from identity.domain.session import Session, SessionEnded
+from identity.domain.session import Session, SessionEnded, must_be_stepped_up
 from identity.domain.user import (
     Device,
     DeviceCodeRequired,
@@ -82,8 +82,8 @@ class Auth:
     def sign_in(self, command: SignIn) -> Welcome:
         """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`.
 
-        From a device that is new to the account: `DeviceCodeRequired` (a code was sent), and with a code what refuses
-        it: `WrongCode`, `NoOpenCode`, `TotpLocked`; `CodesAskedTooOften`, `SmsUnavailable`.
+        From a device that is new to the account: `DeviceCodeRequired` (a code was sent, or is the authenticator's), and
+        with a code what refuses it: `WrongCode`, `NoOpenCode`, `TotpLocked`; `CodesAskedTooOften`, `SmsUnavailable`.
         """
         found = self.users.password_of(command.identifier) if command.identifier else None
         if not self.passwords.matches(command.password, found[1] if found else None):
@@ -101,7 +101,7 @@ class Auth:
                 return came_of_it
             case CodeToSend():
                 self.second.codes.send(came_of_it)
-                raise DeviceCodeRequired
+                raise DeviceCodeRequired(sent=True)
             case _:
                 raise came_of_it
 
@@ -111,19 +111,27 @@ class Auth:
         """The sign-in; or the code to be sent first; or why the given one is refused, whose try is to be committed."""
         if not user.is_active or user.password_hash != proven_hash:  # changed while the hash was computed
             raise InvalidCredentials("the phone or e-mail address and the password don't fit together")
-        phone = user.proven_phone()
-        if phone is not None and not self._is_known(user, command, at=at) and self.users.had_devices(user.id):
-            purpose, asker = Purpose.NEW_DEVICE, command.client_id
-            if not command.code:
-                user.note("user.device_code_required", at=at)
+        if not self._is_known(user, command, at=at) and self.users.had_devices(user.id):
+            missing = self._look_at_code(user, command, at=at)
+            if missing is not None:
                 self.users.save(user)
-                return self.second.codes.make(user.id, purpose, phone, asker=asker, at=at)
-            refusal = self.second.submit(user.id, purpose, command.code, asker=asker, at=at)
-            if refusal is not None:
-                user.note("user.device_code_refused", at=at, why=refusal.code)
-                self.users.save(user)
-                return refusal
+                return missing
         return self._begin(user, command, at=at)
+
+    def _look_at_code(self, user: User, command: SignIn, *, at: datetime) -> CodeToSend | DomainError | None:
+        """On a new device. None: the code is right, or there is nothing that one could come from."""
+        phone, authenticator = user.proven_phone(), self.second.authenticator_of(user.id)
+        if phone is None and authenticator is None:
+            return None
+        if not command.code:
+            user.note("user.device_code_required", at=at)
+            if phone is None or authenticator is not None:
+                return DeviceCodeRequired(sent=False)
+            return self.second.codes.make(user.id, Purpose.NEW_DEVICE, phone, asker=command.client_id, at=at)
+        refusal = self.second.submit(user.id, Purpose.NEW_DEVICE, command.code, asker=command.client_id, at=at)
+        if refusal is not None:
+            user.note("user.device_code_refused", at=at, why=refusal.code)
+        return refusal
 
     def _is_known(self, user: User, command: SignIn, *, at: datetime) -> bool:
         id, secret_hash = self._cookie(command.device_cookie)
@@ -256,13 +264,19 @@ class Auth:
             self.sessions.end_those_of([device.id for device in user.devices], at=at, by="logout_all")
             self.users.save(user)
 
-    def remove_device(self, user_id: UserId, client_id: str) -> None:
-        """Its tokens stop at once, and its slot is free. Raises `DeviceNotFound`."""
+    def remove_device(self, who: SignedIn, client_id: str) -> None:
+        """Its tokens stop at once, and its slot is free. Only the own one goes without a step-up: a stolen session must
+        not drive its owner out.
+
+        Raises `DeviceNotFound`, `StepUpRequired`.
+        """
         with self.unit_of_work():
-            user, at = self.users.get(user_id), self.clock()
+            user, at = self.users.get(who.id), self.clock()
             device = next((known for known in user.active_devices() if known.client_id == client_id), None)
             if device is None:
                 raise DeviceNotFound("no such device")
+            if device.id != who.device_id:
+                must_be_stepped_up(who.stepped_up_at, at=at)
             user.revoke(device, at=at, why="removed by the customer")
             self.sessions.end_those_of([device.id], at=at, by="device_removed")
             self.users.save(user)

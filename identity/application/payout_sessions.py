@@ -1,4 +1,4 @@
-"""What payments asks of the session that orders a payout: stepped up, and on a device that is no stranger."""
+"""What payments asks of the session that orders a payout: stepped up, and neither device nor phone just new."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +11,8 @@ from shared_kernel.domain.money import Money
 
 @dataclass(frozen=True)
 class PayoutSessions:
-    """A device waits for `wait` before payouts of `large` (KES) and more; an account's very first one does not.
+    """A device waits for `wait` before payouts of `large` (KES) and more; an account's very first one does not. After a
+    change of the phone, to which payouts go, every device waits.
 
     Both join the caller's unit of work, with one query.
     """
@@ -37,7 +38,7 @@ class PayoutSessions:
         if at < may_at:
             when = may_at.isoformat(timespec="seconds").replace("+00:00", "Z")
             raise DeviceTooNew(
-                f"this device is new: payouts of {self.large} and more can be ordered from it after {when}, "
-                "smaller ones and those from a device that you had before can be ordered now",
+                "this device is new to your account, or its phone number was changed a short while ago: payouts of "
+                f"{self.large} and more can be ordered from here after {when}, smaller ones now",
                 may_at=when,
             )

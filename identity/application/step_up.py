@@ -1,4 +1,4 @@
-"""Showing once more that it is the customer: a code by SMS, or one of their authenticator."""
+"""Showing once more that it is the customer: a code of their authenticator or, where none is in use, one by SMS."""
 
 from base64 import b32encode
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from identity.domain.ports import SessionRepository, SignedIn, TotpRepository, U
 from identity.domain.session import SessionEnded
 from identity.domain.totp import TotpAlreadyEnrolled, TotpFactor, TotpNotFound
 from identity.domain.user import User
-from identity.domain.verification import NoOpenCode, Purpose
+from identity.domain.verification import Purpose
 from shared_kernel.domain.errors import Conflict, DomainError
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import Clock, UnitOfWork
@@ -21,25 +21,36 @@ class NothingVerified(Conflict):
     """There is neither a verified phone nor a verified address to which a code could go."""
 
 
+class AuthenticatorInUse(Conflict):
+    """The code is the authenticator's: none is sent, for whoever stole the SIM would read it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an authenticator is in use, so no code is sent: give the one that it shows now as `code`; if you have "
+            "lost it, ask support"
+        )
+
+
 @dataclass(frozen=True)
 class SecondFactor:
-    """What is beside the password: a code that was sent, or one of the authenticator."""
+    """What is beside the password: a code of the authenticator that is in use; where none is, a code that was sent."""
 
     codes: Codes
     totps: TotpRepository
 
+    def authenticator_of(self, user: UserId) -> TotpFactor | None:
+        """The one in use. While there is one, no code is to be sent, for none is taken."""
+        factor = self.totps.get(user)
+        return factor if factor is not None and factor.confirmed_at is not None else None
+
     def submit(self, user: UserId, purpose: Purpose, code: str, *, asker: str, at: datetime) -> DomainError | None:
-        """Joins the caller's unit of work, which commits the try; a wrong code is a try at both. None: it is right."""
-        factor, by_totp = self.totps.get(user), None
-        if factor is not None and factor.confirmed_at is not None:
-            by_totp = factor.submit(code, at=at)
+        """Joins the caller's unit of work, which commits the try. None: the code is right."""
+        if factor := self.authenticator_of(user):
+            refusal = factor.submit(code, at=at)
             self.totps.save(factor)
-            if by_totp is None:
-                return None
+            return refusal
         sent = self.codes.submit(user, purpose, code, asker=asker, at=at)
-        if not isinstance(sent, DomainError):
-            return None
-        return by_totp if by_totp is not None and isinstance(sent, NoOpenCode) else sent
+        return sent if isinstance(sent, DomainError) else None
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,12 @@ class StepUp:
     def send_code(self, who: SignedIn) -> datetime:
         """To the verified phone; without one, to the verified address. Until when it is good.
 
-        Raises `NothingVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `EmailUnavailable`.
+        Raises `AuthenticatorInUse`, `NothingVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `EmailUnavailable`.
         """
         with self.unit_of_work():
             channels = proven_channels(self.users.get(who.id))
+            if self.second.authenticator_of(who.id):
+                raise AuthenticatorInUse
             if not channels:
                 raise NothingVerified("verify your phone number first: POST me/phone-verification")
             codes, asker = self.second.codes, str(who.session_id)
@@ -116,8 +129,10 @@ class StepUp:
         with self.unit_of_work():
             user, factor = self.users.get(user_id), self.second.totps.get(user_id)
             user.may_change()
-            if factor is None or factor.confirmed_at is not None:
-                raise TotpNotFound("no authenticator waits for its first code: POST me/totp first")
+            if factor is None or not factor.waits(at=at):
+                raise TotpNotFound(
+                    "no authenticator waits for its first code, which comes within ten minutes: POST me/totp first"
+                )
             refusal = factor.submit(code, at=at)
             if refusal is None:
                 factor.confirmed_at = at

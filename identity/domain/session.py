@@ -29,13 +29,15 @@ class StepUpRequired(Forbidden):
 
 
 class DeviceTooNew(Forbidden):
-    """A large payout has to wait until this device has been known for a while; `extra["may_at"]`."""
+    """A large payout has to wait until this device, and the phone that is paid, have been known for a while;
+    `extra["may_at"]`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStanding:
     """What a payout depends on: when the session stepped up, and since when its device is known, if it is not the
-    account's first.
+    account's first, or the phone number, if it was changed: the later of the two.
     """
 
     stepped_up_at: datetime | None
@@ -47,7 +49,8 @@ def must_be_stepped_up(stepped_up_at: datetime | None, *, at: datetime) -> None:
     if stepped_up_at is None or not stepped_up_at <= at < stepped_up_at + STEP_UP_FRESH:
         raise StepUpRequired(
             "confirm that it is you first: POST auth/step-up with an empty body sends you a code, "
-            'POST auth/step-up {"code": ...} takes it, or one of your authenticator; then repeat this request'
+            'POST auth/step-up {"code": ...} takes it, or only one of your authenticator if one is in use; then repeat '
+            "this request"
         )
 
 

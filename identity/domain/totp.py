@@ -12,6 +12,7 @@ STEP_S = 30
 DIGITS = 6
 DRIFT = 1  # steps that an authenticator's clock may be off, either way
 LOCK = timedelta(minutes=15)  # after five wrong codes in a row
+FIRST_CODE = timedelta(minutes=10)  # that an enrolled authenticator waits for it
 
 
 class TotpAlreadyEnrolled(Conflict):
@@ -57,6 +58,10 @@ class TotpFactor:
     last_counter: int = 0
     failures: int = 0
     locked_until: datetime | None = None
+
+    def waits(self, *, at: datetime) -> bool:
+        """Whether its first code is still to come, and may."""
+        return self.confirmed_at is None and at < self.created_at + FIRST_CODE
 
     def submit(self, code: str, *, at: datetime) -> DomainError | None:
         """The refusal, if it is refused, as a value: the try is to be stored all the same."""

@@ -72,12 +72,17 @@ class DeviceLimitReached(Conflict):
 
 
 class DeviceCodeRequired(Forbidden):
-    """The password is right, the device unknown: it takes a code to the verified phone, or an authenticator's."""
+    """The password is right, the device unknown: it takes a code of the authenticator; where none is in use, the one
+    that was `sent` to the verified phone.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sent: bool) -> None:
         super().__init__(
             "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
-            "with it as `code`, or with one of your authenticator"
+            "with it as `code`"
+            if sent
+            else "this device is new to your account: send the same sign-in again with the code that your "
+            "authenticator shows now as `code`; if you have lost it, ask support"
         )
 
 
@@ -232,6 +237,7 @@ class User(Aggregate):
     frozen_at: datetime | None = None
     token_epoch: int = 0
     phone_verified_at: datetime | None = None
+    phone_changed_at: datetime | None = None  # when another took the place of the number of the registration, or later
     email_verified_at: datetime | None = None
     restricted_at: datetime | None = None  # since then only the law keeps what is left, and nobody signs in
     erase_after: datetime | None = None  # when that goes, too; None: nothing is left
@@ -309,7 +315,7 @@ class User(Aggregate):
     def change_phone(self, phone: Phone, *, at: datetime) -> None:
         """A code sent to `phone` came back. Raises `AccountFrozen`."""
         self.may_change()
-        self.phone, self.phone_verified_at, self.contacts_changed = phone, at, True
+        self.phone, self.phone_verified_at, self.phone_changed_at, self.contacts_changed = phone, at, at, True
         self.note("user.phone_changed", at=at)
 
     def change_email(self, email: Email, *, at: datetime) -> None:

@@ -105,6 +105,7 @@ class DjangoUserRepository:
             frozen_at=user.frozen_at,
             token_epoch=user.token_epoch,
             phone_verified_at=user.phone_verified_at,
+            phone_changed_at=user.phone_changed_at,
             email_verified_at=user.email_verified_at,
             restricted_at=user.restricted_at,
             erase_after=user.erase_after,
@@ -186,6 +187,7 @@ def to_domain(row: models.User, devices: Sequence[models.Device]) -> User:
         frozen_at=row.frozen_at,
         token_epoch=row.token_epoch,
         phone_verified_at=row.phone_verified_at,
+        phone_changed_at=row.phone_changed_at,
         email_verified_at=row.email_verified_at,
         restricted_at=row.restricted_at,
         erase_after=row.erase_after,
@@ -281,15 +283,18 @@ class DjangoSessionRepository:
     def standing(self, id: UUID) -> SessionStanding:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT s.stepped_up_at, d.created_at, EXISTS (SELECT 1 FROM devices o WHERE o.user_id = d.user_id "  # noqa: S608
+                "SELECT s.stepped_up_at, u.phone_changed_at, d.created_at, "  # noqa: S608 - our own names
+                "EXISTS (SELECT 1 FROM devices o WHERE o.user_id = d.user_id "
                 "AND (o.created_at < d.created_at OR o.created_at = d.created_at AND o.id < d.id)) "
-                f"FROM sessions s JOIN devices d ON d.id = s.device_id WHERE s.id = X'{id.hex}' AND s.ended_at IS NULL"
+                "FROM sessions s JOIN devices d ON d.id = s.device_id JOIN users u ON u.id = s.user_id "
+                f"WHERE s.id = X'{id.hex}' AND s.ended_at IS NULL"
             )
             found = cursor.fetchone()
         if found is None:
             raise SessionEnded("sign in again")
-        stepped_up_at, known_since, is_new = found
-        return SessionStanding(utc(stepped_up_at), utc(known_since) if is_new else None)
+        stepped_up_at, changed_at, known_since, is_new = found
+        since = [at for at in (utc(changed_at), utc(known_since) if is_new else None) if at is not None]
+        return SessionStanding(utc(stepped_up_at), max(since, default=None))
 
     def owner_of_token(self, hash: str) -> UserId | None:
         owner = models.RefreshToken.objects.filter(hash=hash).values_list("family__user_id", flat=True).first()

@@ -1,5 +1,7 @@
 """Changes of an account over REST: who may make them, what ends with them, and who is told."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 
@@ -102,10 +104,10 @@ def reset(identifier: str, code: str, password: str = NEW, **more):
     return Browser().post("auth/password-reset/confirm", body)
 
 
-def test_a_code_to_the_verified_phone_sets_a_new_password_and_ends_all_sessions(customer, signed_in, told):
+def test_a_code_to_the_verified_address_sets_a_new_password_and_ends_all_sessions(customer, signed_in, told):
     assert ask(customer.phone.number).status_code == 202
     [(to, text)] = told()
-    assert (to, "set a new password" in text) == (customer.phone.number, True)
+    assert (to, "set a new password" in text) == (customer.email, True)
 
     assert reset(customer.phone.number, code_in(text)).status_code == 204
 
@@ -115,15 +117,16 @@ def test_a_code_to_the_verified_phone_sets_a_new_password_and_ends_all_sessions(
     assert reset(customer.phone.number, code_in(text)).json()["code"] == "reset_refused"  # once
 
 
-def test_the_channel_is_that_of_the_identifier_if_it_is_verified(customer, told):
-    ask(customer.email)
+@pytest.mark.parametrize("named", ["email", "phone"])
+def test_a_stolen_sim_gets_no_code_while_there_is_a_verified_address(customer, told, named):
+    identifier = customer.email if named == "email" else customer.phone.number
+    ask(identifier)
     assert [to for to, _ in told()] == [customer.email]
     models.User.objects.update(email_verified_at=None)
-    ask(customer.email)
+    ask(identifier)
     assert [to for to, _ in told()] == [customer.phone.number]
     models.User.objects.update(phone_verified_at=None)
-    ask(customer.email)
-    ask(customer.phone.number)
+    ask(identifier)
     assert told() == []
 
 
@@ -189,6 +192,27 @@ def test_a_reset_made_of_the_owners_name_is_refused_and_the_code_stays_good(cust
     assert reset(customer.email, code).status_code == 204
 
 
+def test_an_authenticator_that_waits_for_its_first_code_outlives_no_change(customer, signed_in, told):
+    signed_in.steps_up()
+    assert signed_in.post("me/totp").status_code == 201
+    assert change(signed_in).status_code == 204
+    assert not models.TotpFactor.objects.exists()
+
+    signed_in.steps_up()
+    assert signed_in.post("me/totp").status_code == 201
+    ask(customer.email)
+    [code] = [code_in(text) for _, text in told() if "code: " in text]
+    assert reset(customer.email, code, PASSWORD).status_code == 204
+    assert not models.TotpFactor.objects.exists()
+
+
+def test_an_authenticator_in_use_outlives_a_reset(customer, told):
+    models.TotpFactor.objects.create(user_id=customer.id, secret="GEZDGNBV", created_at=now(), confirmed_at=now())
+    ask(customer.email)
+    assert reset(customer.email, code_in(told()[0][1])).status_code == 204
+    assert models.TotpFactor.objects.filter(user_id=customer.id).exists()
+
+
 # phone and e-mail
 
 
@@ -203,6 +227,9 @@ def test_a_new_phone_is_proven_by_a_code_and_the_old_one_is_told(customer, signe
 
     assert signed_in.get("me").json()["phone"] == f"+{new}"
     assert signed_in.get("me").json()["phone_verified"] is True
+    changed_at = models.User.objects.get().phone_changed_at
+    assert changed_at is not None
+    assert now() - changed_at < timedelta(minutes=1)
     assert is_over_for(elsewhere)
     assert {to for to, text in told() if "phone number of your PenPay account was changed" in text} == {
         customer.phone.number,
@@ -213,6 +240,13 @@ def test_a_new_phone_is_proven_by_a_code_and_the_old_one_is_told(customer, signe
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM users")
         assert new[3:] not in repr(cursor.fetchall())
+
+
+def test_a_change_uses_the_step_up_of_its_session_up(signed_in, mails):
+    signed_in.steps_up()
+    signed_in.post("me/email", {"email": "new@example.org"})
+    assert signed_in.post("me/email/confirm", {"code": code_in(mails[0].body)}).status_code == 204
+    assert signed_in.post("me/phone", {"phone": a_phone()}).json()["code"] == "step_up_required"
 
 
 def test_a_new_email_is_proven_by_a_code_and_the_old_one_is_told(customer, signed_in, elsewhere, mails, told):

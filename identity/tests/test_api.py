@@ -245,6 +245,7 @@ def test_a_third_device_is_refused_with_the_two_that_are_in(customer, sms):
     assert not third.is_signed_in()
     assert models.Device.objects.count() == 2
 
+    phone.steps_up()
     assert phone.delete("me/devices/tablet").status_code == 204
     assert not tablet.is_signed_in()
     assert third.enrol(customer.email, device="third").status_code == 200
@@ -257,6 +258,20 @@ def test_a_known_device_signs_in_again_without_taking_another_place(customer, si
     assert models.Device.objects.count() == 1
     assert signed_in.is_signed_in()
     assert not first.is_signed_in()  # one session for each device
+
+
+def test_another_device_is_removed_after_a_step_up_only_and_ones_own_without(customer, sms):
+    phone, tablet = Browser(), Browser()
+    phone.sign_in(customer.email, device="phone")
+    tablet.enrol(customer.email, device="tablet")
+
+    answer = phone.delete("me/devices/tablet")
+    assert (answer.status_code, code(answer)) == (403, "step_up_required")
+    assert tablet.is_signed_in()
+    assert models.Device.objects.filter(revoked_at=None).count() == 2
+
+    assert phone.delete("me/devices/phone").status_code == 204
+    assert not phone.is_signed_in()
 
 
 def test_another_customers_device_is_not_there(customer, signed_in):

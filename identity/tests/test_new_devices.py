@@ -110,10 +110,23 @@ def test_codes_are_not_sent_without_end(customer, thief, sms):
     assert len(sms) == 3
 
 
-def test_the_authenticator_does_as_well(customer, thief):
+@pytest.mark.parametrize("phone_verified_at", [now(), None])
+def test_where_an_authenticator_is_in_use_only_its_code_lets_a_new_device_in(customer, thief, sms, phone_verified_at):
+    before = made(customer, "new_device", asker="new")
     secret = b32decode(step_up.enrol_totp(customer.id).secret)
     step = int(now().timestamp()) // 30
     step_up.confirm_totp(customer.id, totp(secret, step - 1))
+    models.User.objects.update(phone_verified_at=phone_verified_at)
+
+    answer = thief.sign_in(customer.email, device="new")
+    assert (answer.status_code, answer.json()["code"]) == (403, "device_code_required")
+    assert "your authenticator" in answer.json()["detail"]
+    assert "SMS" not in answer.json()["detail"]
+    assert sms == []
+    assert AuditLog.objects.filter(action="user.device_code_required").count() == 1
+    if before not in {totp(secret, step), totp(secret, step + 1)}:
+        assert thief.sign_in(customer.email, device="new", code=before).json()["code"] == "wrong_code"
+
     assert thief.sign_in(customer.email, device="new", code=totp(secret, step)).status_code == 200
     assert Browser().sign_in(customer.email, device="x", code=totp(secret, step)).json()["code"] == "wrong_code"
 

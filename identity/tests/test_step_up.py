@@ -23,6 +23,7 @@ NEEDS_STEP_UP = [
     ("post", "me/close", {}),
     ("post", "me/totp", {}),
     ("delete", "me/totp", None),
+    ("post", "me/totp/confirm", {"code": "123456"}),
     ("post", "me/deriv-login", {"platform": "ws_v3", "token": "a-token"}),
     ("delete", "me/deriv-login", None),
 ]
@@ -162,12 +163,24 @@ def test_the_secret_is_shown_once_and_encrypted_at_rest(signed_in):
 def test_an_authenticator_counts_only_once_its_first_code_has_come(signed_in):
     signed_in.steps_up()
     secret = b32decode(signed_in.post("me/totp").json()["secret"])
-    models.Session.objects.update(stepped_up_at=None)
     assert step_up(signed_in, code_now(secret)).json()["code"] == "no_open_code"
     assert signed_in.post("me/totp/confirm", {"code": other_than(code_now(secret))}).json()["code"] == "wrong_code"
     assert signed_in.post("me/totp/confirm", {"code": code_now(secret)}).status_code == 204
     assert signed_in.post("me/totp/confirm", {"code": code_now(secret, 1)}).json()["code"] == "totp_not_found"
     assert step_up(signed_in, code_now(secret, 1)).status_code == 204
+
+
+def test_the_first_code_comes_within_ten_minutes_or_never(signed_in):
+    signed_in.steps_up()
+    secret = b32decode(signed_in.post("me/totp").json()["secret"])
+    models.TotpFactor.objects.update(created_at=now() - timedelta(minutes=10))
+    answer = signed_in.post("me/totp/confirm", {"code": code_now(secret)})
+    assert (answer.status_code, answer.json()["code"]) == (404, "totp_not_found")
+    assert "POST me/totp" in answer.json()["detail"]
+    assert models.TotpFactor.objects.get().confirmed_at is None
+
+    secret = b32decode(signed_in.post("me/totp").json()["secret"])
+    assert signed_in.post("me/totp/confirm", {"code": code_now(secret)}).status_code == 204
 
 
 def test_a_code_of_the_authenticator_steps_up_once(signed_in, secret):
@@ -178,24 +191,30 @@ def test_a_code_of_the_authenticator_steps_up_once(signed_in, secret):
     assert models.Session.objects.get().stepped_up_at is None
 
 
-def test_five_wrong_codes_lock_the_authenticator_and_the_sms_still_does(signed_in, secret, sms):
+def test_five_wrong_codes_lock_the_authenticator(signed_in, secret):
     wrong = other_than(code_now(secret))
     for _ in range(5):
         assert step_up(signed_in, wrong).json()["code"] == "wrong_code"
     locked = step_up(signed_in, code_now(secret))
     assert (locked.status_code, locked.json()["code"]) == (429, "totp_locked")
     assert int(locked["Retry-After"]) > 800
-    signed_in.post("auth/step-up")
-    assert step_up(signed_in, code_in(sms[-1][1])).status_code == 204
 
 
-def test_a_wrong_code_is_a_try_at_both(signed_in, secret, sms):
-    signed_in.post("auth/step-up")
-    sent = code_in(sms[-1][1])
-    for _ in range(5):
-        step_up(signed_in, other_than(sent))
-    assert step_up(signed_in, sent).status_code != 204
-    assert step_up(signed_in, code_now(secret)).status_code != 204
+@pytest.mark.parametrize("phone_verified_at", [now(), None])
+def test_while_an_authenticator_is_in_use_no_code_is_sent_to_step_up(signed_in, secret, sms, mails, phone_verified_at):
+    models.User.objects.update(phone_verified_at=phone_verified_at)
+    answer = signed_in.post("auth/step-up")
+    assert (answer.status_code, answer.json()["code"]) == (409, "authenticator_in_use")
+    assert "authenticator" in answer.json()["detail"]
+    assert "support" in answer.json()["detail"]
+    assert sms == mails == []
+
+
+def test_a_code_by_sms_of_before_is_not_taken_once_an_authenticator_is_in_use(signed_in, sent, secret):
+    if sent != code_now(secret):
+        assert step_up(signed_in, sent).json()["code"] == "wrong_code"
+    assert models.Session.objects.get().stepped_up_at is None
+    assert step_up(signed_in, code_now(secret)).status_code == 204
 
 
 def test_enrolling_over_one_that_is_in_use_is_refused(signed_in, secret):
@@ -229,6 +248,7 @@ def test_another_customers_authenticator_is_none_of_mine(signed_in, secret):
     ],
 )
 def test_a_field_too_many_is_refused(signed_in, path, body):
+    signed_in.steps_up()
     answer = signed_in.post(path, body)
     assert answer.status_code == 400
     assert {error["code"] for error in answer.json()["errors"]} == {"unknown_field"}

@@ -15,7 +15,7 @@ from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("open_for_business")]
-Session, Device = map(apps.get_model, ("identity.Session", "identity.Device"))
+User, Session, Device = map(apps.get_model, ("identity.User", "identity.Session", "identity.Device"))
 SMALL, LARGE = "10.00", "40.00"  # at 127.04 KES, on either side of the setting below
 
 
@@ -105,6 +105,25 @@ def test_a_small_one_does_not_wait_nor_does_a_device_of_yesterday_or_an_accounts
 
     first = Withdrawer(V3, deriv_account="CR100009")
     assert first.verify(first.offer(LARGE)).status_code != 403
+
+
+def test_a_large_payout_waits_after_a_change_of_phone_too_and_is_told_so(caller, at_deriv):
+    changed_at = now() - timedelta(hours=23)
+    User.objects.filter(pk=caller.id).update(phone_changed_at=changed_at)
+    quote = caller.offer(LARGE)
+    problem = refused(caller.withdraw(quote), "device_too_new")
+    assert "phone number" in problem["detail"]
+    assert datetime.fromisoformat(problem["may_at"]) == (changed_at + timedelta(days=1)).replace(microsecond=0)
+
+    an_older_device(caller)  # the device is new as well, and by later: that counts
+    may_at = Device.objects.get(slot=1).created_at + timedelta(days=1)
+    problem = refused(caller.withdraw(quote), "device_too_new")
+    assert datetime.fromisoformat(problem["may_at"]) == may_at.replace(microsecond=0)
+
+    Device.objects.filter(slot=1).update(created_at=now() - timedelta(days=2))
+    assert caller.withdraw(quote).json()["code"] == "device_too_new"
+    User.objects.filter(pk=caller.id).update(phone_changed_at=now() - timedelta(days=1, seconds=1))
+    assert caller.verify(quote).status_code == 202
 
 
 def test_a_session_that_ended_meanwhile_orders_nothing(caller, at_deriv):

@@ -22,6 +22,7 @@ INVENTORY: dict[str, Entry] = {
         | kinds(K.INDEX, "phone_index", "email_index", kept="until_erased")
         | kinds(K.SECRET, "password", kept="until_erased")
         | kinds(K.CONDUCT, "created_at", "last_login", "is_active", "restricted_at", "erase_after")
+        | kinds(K.CONDUCT, "phone_changed_at", why="a large payout to a number just changed waits")
         | kinds(K.CONDUCT, "username", why="a random handle; of staff a name")
         | kinds(K.GUARDED, "frozen_at", why="stopping money where the law says so"),
         other=("id", "is_superuser", "is_staff", "token_epoch"),

@@ -110,11 +110,10 @@ class UserRegistered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PasswordResetAsked(Event):
-    """Somebody asked for a code to set a customer's password anew; `channel` is that of what they named them by."""
+    """Somebody asked for a code to set a customer's password anew."""
 
     aggregate = "user_id"
     user_id: UserId
-    channel: str
 
 
 @dataclass(frozen=True, kw_only=True)
