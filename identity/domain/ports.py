@@ -210,7 +210,7 @@ class PersonalRecords(Protocol):
         """What no law keeps: e-mail address, both look-ups, devices' names and secrets, codes."""
 
     def forget_identity(self, user: UserId) -> None:
-        """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells then whose rows they were."""
+        """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells whose rows they were."""
 
     def count_overdue(self, at: datetime) -> int:
         """How many restricted ones the law keeps no longer."""

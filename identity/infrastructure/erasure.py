@@ -35,7 +35,9 @@ class DjangoPersonalRecords:
         models.Address.objects.filter(user_id=user).delete()
         for login in models.DerivLogin.objects.filter(user_id=user):  # a few; each needs a look-up of its own
             index = secrets.token_hex(32)
-            models.DerivLogin.objects.filter(pk=login.pk).update(account="", full_name="", account_index=index)
+            models.DerivLogin.objects.filter(pk=login.pk).update(
+                account="", full_name="", token="", account_index=index
+            )
 
     def count_overdue(self, at: datetime) -> int:
         return models.User.objects.filter(erase_after__lte=at).count()
