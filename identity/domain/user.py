@@ -52,7 +52,7 @@ class ContactTaken(Conflict):
 
 
 class AccountInUse(Conflict):
-    """An account is not closed while a payment of it is on its way."""
+    """An account is not closed while a payment of it is on its way, is looked after, or something is owed."""
 
 
 class AlreadyRegistered(Conflict):
