@@ -21,5 +21,5 @@ COPY . .
 RUN python -m compileall -q .
 USER penpay
 EXPOSE 8000
-# no access log: a callback's path holds its secret
-CMD ["gunicorn", "penpay.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "4", "--threads", "4"]
+# no access log: a callback's path holds its secret; no header of a request says where we are mounted (SCRIPT_NAME)
+CMD ["gunicorn", "penpay.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "4", "--threads", "4", "--forwarder-headers", ""]

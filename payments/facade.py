@@ -86,7 +86,6 @@ FLOAT_ACCOUNTS = {
     FloatAccountKind.DERIV_AGENT: deriv_agent,
 }
 
-has_open_payments = queries.has_open_payments
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
 limits = Limits(DjangoLimitBook())

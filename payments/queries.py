@@ -43,11 +43,6 @@ def open_by_status() -> dict[str, int]:
     return dict.fromkeys(OPEN, 0) | dict(counted.values_list("status", "number"))
 
 
-def has_open_payments(user_id: UUID) -> bool:
-    """Whether a Transaction of the customer is in an open status; not locked."""
-    return models.Transaction.objects.filter(user_id=user_id, status__in=OPEN).exists()
-
-
 def attention_reasons(most: int = 50) -> list[tuple[str, int]]:
     """Why Transactions stand before a person, and how many for each reason; the commonest first, an index range."""
     waiting = models.Transaction.objects.filter(status="NEEDS_ATTENTION").values_list("failure_code")

@@ -20,7 +20,7 @@ class SecurityHeadersMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        docs = request.path.startswith("/api/v1/docs/")
+        docs = request.path_info.startswith("/api/v1/docs/")
         if docs:
             response.headers.setdefault("Content-Security-Policy", DOCS)
         elif response.headers.get("Content-Type", "").startswith("text/html"):

@@ -19,8 +19,8 @@ class StaffHostMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if settings.STAFF_HOSTS and not request.path.startswith(BOTH):
+        if settings.STAFF_HOSTS and not request.path_info.startswith(BOTH):
             host, _ = split_domain_port(request.get_host())
-            if (host in settings.STAFF_HOSTS) is not request.path.startswith(STAFF):
+            if (host in settings.STAFF_HOSTS) is not request.path_info.startswith(STAFF):
                 return problem_response(404, "not_found", "There is nothing here for you.")
         return self.get_response(request)

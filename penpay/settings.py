@@ -182,7 +182,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "penpay.urls"
 WSGI_APPLICATION = "penpay.wsgi.application"
 SUBSCRIPTIONS = "penpay.subscriptions.SUBSCRIPTIONS"
-OPEN_PAYMENTS = "payments.facade.has_open_payments"  # what identity asks before an account is closed
+OPEN_PAYMENTS = "penpay.privacy.ties.is_tied"  # what identity asks before an account is closed
 TASKS = "penpay.celery.app"
 APPEND_SLASH = False
 TEMPLATES = [
@@ -218,6 +218,7 @@ FILE_UPLOAD_HANDLERS = ["shared_kernel.api.uploads.NoFiles"]  # a view that take
 
 # --- cookies and headers --------------------------------------------------------------------------------------------
 SECURE_COOKIES = APP_ENV in {"production", "testing"}
+SESSION_ENGINE = "identity.infrastructure.staff_sessions"  # keeps a hash of the cookie's value, not the value
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = True

@@ -146,6 +146,8 @@ class Stack:
             "2",
             "--log-level",
             "warning",
+            "--forwarder-headers",
+            "",
         ]
         self._spawn("api", [sys.executable, "-m", "gunicorn", "penpay.wsgi:application", *options])
 

@@ -3,13 +3,18 @@
 import json
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
+from identity.application.deriv_login import BindDerivLogin
 from identity.application.erasure import EraseSubject
-from identity.facade import erasure, users
+from identity.domain.user import UserNotFound
+from identity.facade import deriv_logins, erasure, users
+from identity.infrastructure.erasure import DjangoPersonalRecords
 from identity.models import (
     DerivLogin,
     Device,
@@ -30,6 +35,7 @@ from penpay.privacy.inventory import INVENTORY
 from penpay.privacy.model import Personal
 from penpay.privacy.ties import AllTies
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.facade import new_id, unit_of_work
 from shared_kernel.models import AuditLog
 from tests.subjects import (
@@ -239,3 +245,31 @@ def test_no_deposit_begins_between_the_look_and_the_erasure(transactional_db):
 
     assert not [result for result in results if isinstance(result, Exception)]
     assert found == [True]
+
+
+def test_a_binding_that_waits_for_deriv_meanwhile_binds_nothing(transactional_db):
+    who, _ = somebody(kyc_status="none", tier="none")
+
+    class ErasesMeanwhile:
+        def identify(self, platform, token):
+            erasure(AllTies()).erase(EraseSubject(user_id=who.id, why="asked"))
+            return SimpleNamespace(account="CR777", currency="USD", full_name=NAME, is_virtual=False)
+
+    command = BindDerivLogin(user_id=who.id, platform=next(iter(DerivPlatform)), token="a-late-token")
+    with pytest.raises(UserNotFound):
+        replace(deriv_logins, deriv=ErasesMeanwhile()).bind(command)
+
+    assert_forgotten(who)
+    assert not DerivLogin.objects.filter(user_id=who.id).exclude(active_for=None).exists()
+
+
+def test_a_token_that_came_late_goes_with_the_rest(known, capsys):
+    who, _, _, _ = known
+    erase(capsys, who)
+    login = DerivLogin.objects.get(user_id=who.id)
+    login.token = "a-late-token"
+    login.save()
+
+    DjangoPersonalRecords().forget_identity(who.id)
+
+    assert DerivLogin.objects.get(user_id=who.id).token == ""

@@ -9,7 +9,17 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from identity.models import EmailVerification, Notice, PhoneVerification, Profile, RefreshToken, Session, User
+from identity.models import (
+    EmailVerification,
+    KycDocument,
+    KycSnapshot,
+    Notice,
+    PhoneVerification,
+    Profile,
+    RefreshToken,
+    Session,
+    User,
+)
 from identity.tests.factories import a_customer
 from penpay.privacy.purging import PAGE
 from shared_kernel.facade import new_id
@@ -134,6 +144,28 @@ def test_what_the_law_keeps_goes_after_seven_years_and_not_a_day_before(known, c
     assert AuditLog.objects.filter(action="user.forgotten", target_id=str(who.id)).count() == 1
     assert LedgerEntry.objects.count() == entries
     assert User.objects.get(pk=who.id).restricted_at is not None
+
+
+def test_whose_identity_documents_cannot_be_deleted_yet_is_not_called_forgotten(known, capsys):
+    who, _, _, _ = known
+    at = timezone.now()
+    document = KycDocument.objects.create(user=who.row, document_index="d" * 64, claimed_at=at)
+    KycSnapshot(
+        user=who.row, version=1, document=document, full_name=NAME, id_type="national_id", id_country="KE",
+        id_number="12345678", id_issued_on=at.date() - timedelta(days=900), id_expires_on=at.date(),
+        date_of_birth="1990-04-01", gender="F", nationality="KE", residence="KE", submitted_at=at,
+    ).save()  # fmt: skip
+    erase(capsys, who)
+    with time_machine.travel(datetime.now(UTC) + SEVEN_YEARS - timedelta(days=1), tick=True):
+        assert run(capsys, "purge_expired")["documents_overdue"] == 0
+
+    with time_machine.travel(datetime.now(UTC) + SEVEN_YEARS + timedelta(days=1), tick=True):
+        looked, late = run(capsys, "purge_expired", "--dry-run"), run(capsys, "purge_expired")
+
+    for answer in (looked, late):
+        assert (answer["purged"]["aml_records"], answer["documents_overdue"], answer["kept_by_law"]) == (0, 1, 1)
+    assert User.objects.get(pk=who.id).erase_after is not None
+    assert not AuditLog.objects.filter(action="user.forgotten").exists()
 
 
 def test_why_is_not_left_empty(db, capsys):

@@ -272,7 +272,7 @@ class StaffSessionMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path.startswith(PLACE) and request.user.is_authenticated:
+        if request.path_info.startswith(PLACE) and request.user.is_authenticated:
             why = _why_over(request)
             if request.user.is_staff:
                 identify(request, f"staff:{request.user.pk}")

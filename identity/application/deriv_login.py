@@ -31,7 +31,8 @@ class DerivLogins:
 
     def bind(self, command: BindDerivLogin) -> DerivBinding:
         """Calls Deriv, outside of any unit of work. Raises `DerivTokenRefused`, `DerivUnavailable`,
-        `DerivPlatformUnsupported`, `DerivLoginUnsuitable`, `DerivNameMismatch`, `DerivLoginTaken`, `AccountFrozen`.
+        `DerivPlatformUnsupported`, `DerivLoginUnsuitable`, `DerivNameMismatch`, `DerivLoginTaken`, `AccountFrozen`, and
+        `UserNotFound` if the account has ended meanwhile.
         """
         told = self.deriv.identify(command.platform, command.token)
         at = self.clock()
@@ -60,7 +61,7 @@ class DerivLogins:
         return binding
 
     def unbind(self, user_id: UserId) -> None:
-        """Forgets the token. Raises `DerivLoginNotFound`, `AccountFrozen`."""
+        """Forgets the token. Raises `DerivLoginNotFound`, `AccountFrozen`, `UserNotFound`."""
         with self.unit_of_work():
             user = self.users.get(user_id)
             user.unbind_deriv(at=self.clock())

@@ -65,11 +65,15 @@ class Erasure:
         return _told(user, at)
 
     def overdue(self) -> int:
-        """How many customers the law keeps no longer."""
+        """How many customers the law keeps no longer, and can be forgotten."""
         return self.records.count_overdue(self.clock())
 
+    def waiting(self) -> int:
+        """How many it keeps no longer, who are not forgotten: nothing can delete their identity documents yet."""
+        return self.records.count_waiting(self.clock())
+
     def finish(self, most: int) -> int:
-        """Forgets the rest of up to `most` customers whom the law keeps no longer; how many."""
+        """Forgets the rest of up to `most` of the `overdue` customers; how many."""
         forgotten = 0
         for id in self.records.overdue(self.clock(), most):
             with self.unit_of_work():

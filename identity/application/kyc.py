@@ -50,7 +50,7 @@ class KycSubmissions:
         somebody who may submit.
 
         Raises `KycDataRefused`, `AccountFrozen`, `PhoneNotVerified`, `KycUnderReview`, `IdentityDocumentTaken`,
-        `TooManyKycRefusals`, `ImagesBusy`.
+        `TooManyKycRefusals`, `ImagesBusy`, `UserNotFound`.
         """
         at = self.clock()
         facts = command.facts.checked(day_in_kenya(at))

@@ -26,7 +26,10 @@ class Profiles:
     clock: Clock
 
     def change(self, command: ChangeProfile) -> None:
-        """All of it or nothing. Raises `InvalidName`, `NameIsVerified`, `DerivNameMismatch`, `AccountFrozen`."""
+        """All of it or nothing.
+
+        Raises `InvalidName`, `NameIsVerified`, `DerivNameMismatch`, `AccountFrozen`, `UserNotFound`.
+        """
         at = self.clock()
         with self.unit_of_work():
             user = self.users.get(command.user_id)

@@ -210,13 +210,16 @@ class PersonalRecords(Protocol):
         """What no law keeps: e-mail address, both look-ups, devices' names and secrets, codes."""
 
     def forget_identity(self, user: UserId) -> None:
-        """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells then whose rows they were."""
+        """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells whose rows they were."""
 
     def count_overdue(self, at: datetime) -> int:
-        """How many restricted ones the law keeps no longer."""
+        """How many restricted ones the law keeps no longer, without those who wait."""
+
+    def count_waiting(self, at: datetime) -> int:
+        """How many the law keeps no longer, but whose identity documents are in append-only rows."""
 
     def overdue(self, at: datetime, most: int) -> Sequence[UserId]:
-        """Up to `most` of them, not locked."""
+        """Up to `most` of those whom `count_overdue` counts, not locked."""
 
     def restricted(self) -> int:
         """How many the law still keeps something of."""

@@ -52,7 +52,7 @@ class ContactTaken(Conflict):
 
 
 class AccountInUse(Conflict):
-    """An account is not closed while a payment of it is on its way."""
+    """An account is not closed while a payment of it is on its way, is looked after, or something is owed."""
 
 
 class AlreadyRegistered(Conflict):
@@ -307,19 +307,21 @@ class User(Aggregate):
         phone = [self.phone.number, self.phone.number[3:]] if self.phone else []
         return [*phone, *([self.email.address] if self.email else []), self.full_name]
 
-    def may_change(self) -> None:
-        """Raises `AccountFrozen`."""
+    def may_change(self, refusal: str = "it can't be changed now") -> None:
+        """Raises `UserNotFound` once it was closed or erased, also meanwhile; `AccountFrozen`, with that `refusal`."""
+        if not self.is_active:
+            raise UserNotFound("no such user")
         if self.frozen_at is not None:
-            raise AccountFrozen("the account is under review: it can't be changed now")
+            raise AccountFrozen(f"the account is under review: {refusal}")
 
     def change_phone(self, phone: Phone, *, at: datetime) -> None:
-        """A code sent to `phone` came back. Raises `AccountFrozen`."""
+        """A code sent to `phone` came back. Raises what `may_change` does."""
         self.may_change()
         self.phone, self.phone_verified_at, self.phone_changed_at, self.contacts_changed = phone, at, at, True
         self.note("user.phone_changed", at=at)
 
     def change_email(self, email: Email, *, at: datetime) -> None:
-        """A code sent to `email` came back. Raises `AccountFrozen`."""
+        """A code sent to `email` came back. Raises what `may_change` does."""
         self.may_change()
         self.email, self.email_verified_at, self.contacts_changed = email, at, True
         self.note("user.email_changed", at=at)
@@ -330,7 +332,7 @@ class User(Aggregate):
         self.note("user.password_changed", at=at, why=why)
 
     def close(self, *, at: datetime) -> None:
-        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises `AccountFrozen`."""
+        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises what `may_change` does."""
         self.may_change()
         if self.deriv_login is not None:
             self.unbind_deriv(at=at)
@@ -388,14 +390,14 @@ class User(Aggregate):
         """Nobody signs in any more, on no device; what is left is kept `until` then. Raises `AccountFrozen`."""
         if self.frozen_at is not None:
             raise AccountFrozen("the account is under review: nothing of it can be erased now")
+        if self.deriv_login is not None and self.deriv_login.revoked_at is None:
+            self._end_deriv_login(self.deriv_login, at=at)
         self.is_active, self.restricted_at, self.erase_after = False, at, until
         self.email = self.email_verified_at = None
         self.password_hash = UNUSABLE
         self.end_all_sessions(at=at, why="erased")
         for device in self.active_devices():
             self.revoke(device, at=at, why="erased")
-        if self.deriv_login is not None:
-            self.unbind_deriv(at=at)
         self.note("user.erased", at=at, why=why, kept_until=until.date().isoformat() if until else "")
 
     # standing
@@ -410,8 +412,8 @@ class User(Aggregate):
         )
 
     def refuse_kyc(self) -> None:
-        """Raises `AccountFrozen`, `PhoneNotVerified`, `KycUnderReview` while no documents can be submitted."""
-        self._refuse_frozen("documents can't be submitted now")
+        """Raises what `may_change` does, `PhoneNotVerified`, `KycUnderReview` while no documents can be submitted."""
+        self.may_change("documents can't be submitted now")
         if self.phone is None or self.phone_verified_at is None:
             raise PhoneNotVerified("verify your phone number first: post to me/phone-verification")
         if self.kyc.status is KycStatus.SUBMITTED:
@@ -434,13 +436,13 @@ class User(Aggregate):
     def rename(self, name: str, *, at: datetime) -> None:
         """Until documents are submitted, and after they were rejected; the same name again changes nothing.
 
-        Raises `InvalidName`, `AccountFrozen`, `NameIsVerified`, and `DerivNameMismatch` while a Deriv login in the
-        former name is bound.
+        Raises `InvalidName`, `NameIsVerified`, what `may_change` does, and `DerivNameMismatch` while a Deriv login in
+        the former name is bound.
         """
         name = full_name(name)
         if name == self.full_name:
             return
-        self._refuse_frozen("the name can't be changed now")
+        self.may_change("the name can't be changed now")
         if self.kyc.status is KycStatus.SUBMITTED:
             raise NameIsVerified("your documents are being reviewed under this name: wait for the decision")
         if self.kyc.status not in {KycStatus.NONE, KycStatus.REJECTED}:
@@ -451,20 +453,16 @@ class User(Aggregate):
         self.note("user.renamed", at=at)
 
     def move(self, address: Address, *, at: datetime) -> None:
-        """It counts from now on; former ones are kept. Raises `AccountFrozen`."""
-        self._refuse_frozen("the address can't be changed now")
+        """It counts from now on; former ones are kept. Raises what `may_change` does."""
+        self.may_change("the address can't be changed now")
         self.moved_to = address, at
         self.note("user.address_changed", at=at, country=address.country)
-
-    def _refuse_frozen(self, so: str) -> None:
-        if self.frozen_at is not None:
-            raise AccountFrozen(f"the account is under review: {so}")
 
     # Deriv
 
     def bind_deriv(self, binding: DerivBinding, *, is_virtual: bool) -> None:
-        """Deposits go to it now. Raises `DerivLoginUnsuitable`, `DerivNameMismatch`, `AccountFrozen`."""
-        self._refuse_frozen("the Deriv login can't be changed now")
+        """Deposits go to it now. Raises `DerivLoginUnsuitable`, `DerivNameMismatch`, what `may_change` does."""
+        self.may_change("the Deriv login can't be changed now")
         if is_virtual:
             raise DerivLoginUnsuitable("this token is for a demo account: give one of your real account")
         if binding.currency != DERIV_CURRENCY:
@@ -480,12 +478,18 @@ class User(Aggregate):
         self.note("deriv_login.bound", at=binding.bound_at, platform=binding.platform, deriv_login=str(binding.id))
 
     def unbind_deriv(self, *, at: datetime) -> None:
-        """Its token is forgotten; the account stays this customer's. Raises `DerivLoginNotFound`, `AccountFrozen`."""
+        """Its token is forgotten; the account stays this customer's.
+
+        Raises `DerivLoginNotFound`, and what `may_change` does.
+        """
+        self.may_change("the Deriv login can't be changed now")
         if self.deriv_login is None:
             raise DerivLoginNotFound("no Deriv login is bound")
-        self._refuse_frozen("the Deriv login can't be changed now")
-        self.deriv_login.revoked_at = at
-        self.note("deriv_login.unbound", at=at, deriv_login=str(self.deriv_login.id))
+        self._end_deriv_login(self.deriv_login, at=at)
+
+    def _end_deriv_login(self, bound: DerivBinding, *, at: datetime) -> None:
+        bound.revoked_at = at
+        self.note("deriv_login.unbound", at=at, deriv_login=str(bound.id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from identity import models
 from shared_kernel.domain.identifiers import UserId
@@ -35,17 +35,29 @@ class DjangoPersonalRecords:
         models.Address.objects.filter(user_id=user).delete()
         for login in models.DerivLogin.objects.filter(user_id=user):  # a few; each needs a look-up of its own
             index = secrets.token_hex(32)
-            models.DerivLogin.objects.filter(pk=login.pk).update(account="", full_name="", account_index=index)
+            models.DerivLogin.objects.filter(pk=login.pk).update(
+                account="", full_name="", token="", account_index=index
+            )
 
     def count_overdue(self, at: datetime) -> int:
-        return models.User.objects.filter(erase_after__lte=at).count()
+        return _overdue(at).exclude(HAS_DOCUMENTS).count()
+
+    def count_waiting(self, at: datetime) -> int:
+        return _overdue(at).filter(HAS_DOCUMENTS).count()
 
     def overdue(self, at: datetime, most: int) -> Sequence[UserId]:
-        due = models.User.objects.filter(erase_after__lte=at).order_by("erase_after")
+        due = _overdue(at).exclude(HAS_DOCUMENTS).order_by("erase_after")
         return [UserId(id) for id in due.values_list("pk", flat=True)[:most]]
 
     def restricted(self) -> int:
         return models.User.objects.exclude(erase_after=None).count()
+
+
+HAS_DOCUMENTS = Exists(models.KycSnapshot.objects.filter(user_id=OuterRef("pk")))  # append-only: nothing deletes them
+
+
+def _overdue(at: datetime) -> QuerySet[models.User]:
+    return models.User.objects.filter(erase_after__lte=at)
 
 
 def _old_codes(before: datetime) -> QuerySet[models.PhoneVerification]:

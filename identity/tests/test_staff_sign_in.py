@@ -22,6 +22,7 @@ from identity.domain.staff_sign_in import (
     step_at,
 )
 from identity.facade import staff_sign_in
+from identity.infrastructure.staff_sessions import SessionStore
 from identity.models import StaffFactor, StaffRecoveryCode, User
 from identity.tests.factories import PASSWORD
 from identity.tests.offices import (
@@ -255,7 +256,34 @@ def test_a_session_id_that_was_planted_is_not_the_one_that_is_signed_in(enrolled
     office.code(now_code())
 
     assert office.cookies["sessionid"].value != planted
-    assert not Session.objects.filter(session_key=planted).exists()
+    assert not SessionStore().exists(planted)
+
+
+def test_whoever_reads_the_table_of_sessions_is_nobody(enrolled):
+    office = signed_in()
+    cookie = office.cookies["sessionid"].value
+    [row] = Session.objects.all()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT session_key, session_data FROM django_session")
+        assert cookie not in str(cursor.fetchall())
+
+    thief = Office()
+    for found in (row.session_key, row.session_key[:32]):
+        thief.cookies["sessionid"] = found
+        assert not thief.is_in()
+    assert office.is_in()
+
+
+def test_the_row_of_a_session_goes_with_the_sign_out(enrolled):
+    office = signed_in()
+    cookie = office.cookies["sessionid"].value
+    assert SessionStore().exists(cookie)
+
+    office.send("/admin/logout/")
+
+    assert not Session.objects.exists()
+    office.cookies["sessionid"] = cookie
+    assert not office.is_in()
 
 
 def test_no_step_goes_without_its_csrf_token(enrolled):

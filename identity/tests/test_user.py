@@ -9,7 +9,18 @@ from hypothesis import given, strategies as st
 
 from identity.domain.kyc import NEXT, IllegalKycStep, InvalidTier, Kyc, KycStatus, same_person
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, Session, SessionEnded
-from identity.domain.user import Device, DeviceLimitReached, Email, InvalidEmail, InvalidName, User, full_name
+from identity.domain.user import (
+    Address,
+    DerivBinding,
+    Device,
+    DeviceLimitReached,
+    Email,
+    InvalidEmail,
+    InvalidName,
+    User,
+    UserNotFound,
+    full_name,
+)
 from identity.domain.verification import (
     CodesAskedTooOften,
     NoOpenCode,
@@ -18,7 +29,9 @@ from identity.domain.verification import (
     WrongCode,
     refuse_too_many,
 )
+from identity.tests.test_kyc_snapshot import FACTS
 from shared_kernel.domain.identifiers import DeviceId, InvalidPhone, Phone, UserId
+from shared_kernel.domain.requests import DerivPlatform
 
 AT = datetime(2026, 11, 22, 9, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -233,3 +246,60 @@ def test_kyc_goes_only_where_the_table_says(before, after):
 def test_a_tier_is_a_plain_word(tier):
     with pytest.raises(InvalidTier):
         Kyc(tier=tier)
+
+
+def a_binding() -> DerivBinding:
+    return DerivBinding(
+        id=uuid4(),
+        platform=next(iter(DerivPlatform)),
+        account="CR1",
+        currency="USD",
+        full_name="Amina Wanjiru Otieno",
+        name_matches=False,
+        token="t",
+        bound_at=AT,
+        checked_at=AT,
+    )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda user: user.close(at=AT), lambda user: user.restrict(until=None, at=AT, why="asked")],
+    ids=["closed", "erased"],
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda user: user.bind_deriv(a_binding(), is_virtual=False),
+        lambda user: user.unbind_deriv(at=AT),
+        lambda user: user.refuse_kyc(),
+        lambda user: user.submit_kyc(FACTS, id=uuid4(), version=1, at=AT),
+        lambda user: user.rename("Amina Otieno", at=AT),
+        lambda user: user.move(Address(line="P.O. Box 1"), at=AT),
+        lambda user: user.change_phone(Phone("254700000001"), at=AT),
+        lambda user: user.change_email(Email("other@example.org"), at=AT),
+        lambda user: user.may_change(),
+        lambda user: user.close(at=AT),
+    ],
+    ids=["bind", "unbind", "may submit", "submit", "rename", "move", "phone", "email", "any", "close"],
+)
+def test_of_an_account_that_has_ended_nothing_is_changed(end, change):
+    """A request that was let in before may come to its change after the end."""
+    user = a_user(phone_verified_at=AT, deriv_login=a_binding())
+    end(user)
+    user.pull_notes()
+
+    with pytest.raises(UserNotFound):
+        change(user)
+
+    assert user.pull_notes() == []
+    assert user.kyc.status is KycStatus.NONE
+
+
+def test_an_account_that_was_closed_can_be_erased():
+    user = a_user(deriv_login=a_binding())
+    user.close(at=AT)
+
+    user.restrict(until=None, at=AT, why="asked")
+
+    assert user.restricted_at == AT

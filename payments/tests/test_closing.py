@@ -10,9 +10,11 @@ from identity.facade import account
 from payments import models
 from payments.domain.eligibility import AccountFrozen
 from payments.domain.transaction import TransactionStatus as S
-from payments.tests.factories import a_float, a_quote, a_stored_deposit
+from payments.tests.factories import a_float, a_quote, a_stored_deposit, kes, usd
 from payments.tests.test_api import Caller
+from payments.tests.withdrawing import owes
 from shared_kernel.domain.identifiers import UserId
+from shared_kernel.infrastructure.persistence import new_id, now
 from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +33,46 @@ def test_it_is_refused_while_a_payment_is_open(status):
     assert (answer.status_code, answer.json()["code"]) == (409, "account_in_use")
     assert caller.browser.is_signed_in()
     assert DerivLogin.objects.get().active_for_id == caller.id
+
+
+def refused(caller):
+    caller.browser.steps_up()
+    answer = caller.post("me/close", {})
+    assert (answer.status_code, answer.json()["code"]) == (409, "account_in_use")
+    assert User.objects.get(pk=caller.id).is_active
+
+
+@pytest.mark.parametrize("owed", [kes(1), usd(1)], ids=["KES", "USD"])
+def test_who_owes_does_not_close(owed):
+    caller = Caller()
+    owes(caller, owed)
+
+    refused(caller)
+
+
+def test_it_is_refused_while_money_lies_in_suspense():
+    a_float()
+    caller = Caller()
+    deposit = a_stored_deposit(S.COMPLETED, user=caller.id)
+    at = now()
+    models.OrphanMovement(
+        id=new_id(), provider="mpesa", account="174379", movement="UKM0000009", amount=5000, currency="KES",
+        transaction_id=deposit.id, moved_at=at, found_at=at, owner="finance",
+    ).save()  # fmt: skip
+
+    refused(caller)
+
+    models.OrphanMovement.objects.update(settled_at=at)
+    assert caller.post("me/close", {}).status_code == 204
+
+
+def test_it_is_refused_while_an_ended_payment_is_watched():
+    a_float()
+    caller = Caller()
+    deposit = a_stored_deposit(S.COMPLETED, user=caller.id)
+    models.Transaction.objects.filter(pk=deposit.id).update(next_step_at=now())
+
+    refused(caller)
 
 
 def test_it_is_closed_once_all_have_ended_whatever_others_have_open():

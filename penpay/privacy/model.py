@@ -81,7 +81,8 @@ class Impersonal:
 Entry = Personal | OfStaff | Impersonal
 
 KEPT = {
-    "aml_records": "{days} days after the end of the relationship (anti-money-laundering law)",
+    "aml_records": "{days} days after the end of the relationship (anti-money-laundering law); "
+    "longer for whoever submitted identity documents, which nothing deletes yet",
     "until_erased": "until the customer asks for its erasure",
     "one_time_codes": "{days} days after they ran out",
     "email_codes": "{days} days after they ran out",

@@ -37,6 +37,11 @@ def kept_by_law() -> int:
     return erasure(AllTies()).records.restricted()
 
 
+def documents_overdue() -> int:
+    """Those of them whose retention has ended, but whose identity documents nothing can delete yet."""
+    return erasure(AllTies()).waiting()
+
+
 def _old_staff_sessions(before: datetime) -> "QuerySet[Session]":
     return Session.objects.filter(expire_date__lt=before)
 

@@ -21,3 +21,8 @@ class AllTies:
         found += [f"{one.currency} is on its way to or from the customer" for one in balances if one.in_transit]
         found += [f"the customer owes {one.currency}" for one in balances if one.owed]
         return Ties(tuple(found), has_moved or bool(balances))
+
+
+def is_tied(user: UserId) -> bool:
+    """`settings.OPEN_PAYMENTS`: closing an account waits for the same as erasing it; in the caller's unit of work."""
+    return bool(AllTies().of(user).open)

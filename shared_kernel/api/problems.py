@@ -101,14 +101,14 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """`handler403`; the admin keeps Django's page."""
-    if request.path.startswith("/admin/"):
+    if request.path_info.startswith("/admin/"):
         return defaults.permission_denied(request, exception)
     return problem_response(403, "permission_denied", "You may not do this.")
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """`handler404`; the admin keeps Django's page."""
-    if request.path.startswith("/admin/"):
+    if request.path_info.startswith("/admin/"):
         return defaults.page_not_found(request, exception)
     return problem_response(404, "not_found", "There is nothing here for you.")
 
@@ -120,6 +120,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Django's CSRF failure view; the admin keeps Django's page."""
-    if request.path.startswith("/admin/"):
+    if request.path_info.startswith("/admin/"):
         return csrf.csrf_failure(request, reason=reason)
     return problem_response(403, "csrf_failed", "Repeat the csrftoken cookie's value in X-CSRFToken.")

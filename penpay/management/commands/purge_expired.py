@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from penpay.privacy.purging import kept_by_law, purges
+from penpay.privacy.purging import documents_overdue, kept_by_law, purges
 from shared_kernel.management.base import Report, StaffCommand
 
 
@@ -21,14 +21,16 @@ class Command(StaffCommand):
         dry_run, counts = options["dry_run"], {}
         with Progress(console=Console(stderr=True), transient=True, disable=options["json"]) as bar:
             for purge in purges():
-                waiting = counts[purge.name] = purge.count()
-                task = bar.add_task(purge.name, total=waiting)
+                found = counts[purge.name] = purge.count()
+                task = bar.add_task(purge.name, total=found)
                 if not dry_run:
                     counts[purge.name] = 0
                     while some := purge.purge_some():
                         counts[purge.name] += some
                         bar.update(task, completed=counts[purge.name])
-        kept = kept_by_law()
+        kept, waiting = kept_by_law(), documents_overdue()
         lines = [f"{name}: {count} {'would go' if dry_run else 'gone'}" for name, count in counts.items()]
         lines.append(f"kept by law: {kept} erased customers")
-        return Report({"purged": counts, "kept_by_law": kept, "dry_run": dry_run}, lines)
+        lines.append(f"of these overdue, for their identity documents can't be deleted yet: {waiting}")
+        told = {"purged": counts, "kept_by_law": kept, "documents_overdue": waiting, "dry_run": dry_run}
+        return Report(told, lines)
