@@ -69,7 +69,7 @@ account = Account(
     audit=audit,
     unit_of_work=unit_of_work,
     clock=now,
-    has_open_payments=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
+    is_tied=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
 )
 registration = Registration(
     users=accounts,

@@ -141,7 +141,7 @@ class Close(APIView):
 
     @extend_schema(request=None, responses={204: None}, operation_id="close_account")
     def post(self, request: Request) -> Any:
-        """Closes the account; 409 `account_in_use` while a payment is on its way.
+        """Closes the account; 409 `account_in_use` while a payment is on its way or money is open.
 
         Needs a step-up of the last five minutes (`POST auth/step-up`), else 403 `step_up_required`.
         """

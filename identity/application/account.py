@@ -43,7 +43,7 @@ class Account:
     audit: AuditLog
     unit_of_work: UnitOfWork
     clock: Clock
-    has_open_payments: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
+    is_tied: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
 
     # --- the password -------------------------------------------------------------------------------------------------
 
@@ -184,13 +184,15 @@ class Account:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self, user_id: UserId) -> None:
-        """Raises `AccountInUse` while a payment is on its way, `AccountFrozen`."""
+        """Raises `AccountInUse` while a payment, a debt or money in suspense ties them, `AccountFrozen`."""
         with self.unit_of_work():
             user = self.users.get(user_id)
             if not user.is_active:
                 raise UserNotFound("no such customer")
-            if self.has_open_payments(user_id):
-                raise AccountInUse("a payment of yours is on its way: close the account once it has ended")
+            if self.is_tied(user_id):
+                raise AccountInUse(
+                    "a payment of yours is on its way, or money is still open between us: close the account once that has ended"
+                )
             channels = proven_channels(user)
             user.close(at=self.clock())
             self.totps.remove(user_id)
