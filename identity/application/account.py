@@ -191,7 +191,8 @@ class Account:
                 raise UserNotFound("no such customer")
             if self.is_tied(user_id):
                 raise AccountInUse(
-                    "a payment of yours is on its way, or money is still open between us: close the account once that has ended"
+                    "a payment of yours is on its way, or money is still open between us: close the account once that "
+                    "has ended"
                 )
             channels = proven_channels(user)
             user.close(at=self.clock())
