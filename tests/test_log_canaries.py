@@ -68,16 +68,17 @@ def logged():
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter())
     names = ["httpx", "httpcore", "websockets", "celery", "kombu", "django", "tests.canaries"]
-    loggers = [root, *map(logging.getLogger, names)]
-    before = [(logger, logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    made = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in names]  # by other tests, too
+    loggers = [root, *map(logging.getLogger, sorted({*names, *made}))]
+    before = [(logger, logger.level, list(logger.handlers), logger.propagate, logger.disabled) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
-        logger.propagate = True
+        logger.propagate, logger.disabled = True, False
     root.handlers = [handler]
     yield stream.getvalue
-    for logger, level, handlers, propagate in before:
+    for logger, level, handlers, propagate, disabled in before:
         logger.setLevel(level)
-        logger.handlers, logger.propagate = handlers, propagate
+        logger.handlers, logger.propagate, logger.disabled = handlers, propagate, disabled
 
 
 def leaked(text, secrets=None):
