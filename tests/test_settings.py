@@ -287,6 +287,8 @@ print(page.status_code, csrf.status_code)
 print(page.headers["Strict-Transport-Security"])
 print(*sorted(f"{n} {c['secure']} {c['samesite']}" for r in (page, csrf) for n, c in r.cookies.items()))
 print(settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY, settings.DEBUG)
+from identity.api import authentication, views
+print(authentication.ACCESS_COOKIE, views.REFRESH_COOKIE, views.DEVICE_COOKIE)
 """
     done = in_production("-c", ask, DATABASE_URL="sqlite://:memory:", DJANGO_SETTINGS_MODULE="penpay.settings")
 
@@ -296,4 +298,5 @@ print(settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SES
         "max-age=31536000; includeSubDomains; preload",
         "csrftoken True Strict csrftoken True Strict",
         "__Host-sessionid True True False",
+        "__Host-penpay_access __Secure-penpay_refresh __Secure-penpay_device",
     ], done.stderr
