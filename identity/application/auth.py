@@ -6,6 +6,8 @@ from uuid import UUID
 
 from identity.application.codes import CodeToSend
 from identity.application.step_up import SecondFactor
+from identity.domain.contact import Email
+from identity.domain.device import Device, DeviceCodeRequired, DeviceLimitReached, DeviceNotFound
 from identity.domain.ports import (
     AccessClaims,
     AccessTokens,
@@ -16,15 +18,7 @@ from identity.domain.ports import (
     UserRepository,
 )
 from identity.domain.session import Session, SessionEnded, must_be_stepped_up
-from identity.domain.user import (
-    Device,
-    DeviceCodeRequired,
-    DeviceLimitReached,
-    DeviceNotFound,
-    Email,
-    InvalidCredentials,
-    User,
-)
+from identity.domain.user import InvalidCredentials, User
 from identity.domain.verification import Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId

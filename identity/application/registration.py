@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
+from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
-from identity.domain.user import Email, User
+from identity.domain.user import User
 from identity.domain.verification import MOST, Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.events import Event, UserRegistered

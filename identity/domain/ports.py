@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from identity.domain.contact import Address, Email
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
 from identity.domain.notice import Notice
 from identity.domain.session import RefreshToken, Session, SessionStanding
 from identity.domain.staff_sign_in import Factor, StaffMember, Tries
 from identity.domain.totp import TotpFactor
-from identity.domain.user import Address, Email, User
+from identity.domain.user import User
 from identity.domain.verification import OneTimeCode, Purpose
 from shared_kernel.domain.errors import TooManyRequests, Unavailable
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId

@@ -1,19 +1,18 @@
 """The User aggregate: who a customer is, their devices, their standing and their Deriv login; and what can be wrong."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from identity.domain.countries import COUNTRIES
+from identity.domain.contact import Address, Email, full_name
+from identity.domain.device import Device, DeviceLimitReached
 from identity.domain.kyc import Kyc, KycStatus, same_person
 from identity.domain.kyc_snapshot import KycFacts, KycSnapshot, KycUnderReview
 from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
 from shared_kernel.domain.events import Aggregate, UserRegistered
-from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
+from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
-from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.domain.requests import DerivPlatform
 
 UNUSABLE = "!"  # a password's hash that no password has
 DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
@@ -21,18 +20,6 @@ DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
 
 class UserNotFound(NotFound):
     """No such user."""
-
-
-class InvalidEmail(Unprocessable):
-    """Not an e-mail address."""
-
-
-class InvalidName(Unprocessable):
-    """Not a full name."""
-
-
-class InvalidAddress(Unprocessable):
-    """Not an address that a letter could reach, or one that a spreadsheet would take for a formula."""
 
 
 class NameIsVerified(Conflict):
@@ -65,29 +52,6 @@ class InvalidCredentials(Unauthenticated):
 
 class SignInBusy(TooManyRequests):
     """All turns for hashing are taken."""
-
-
-class DeviceLimitReached(Conflict):
-    """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
-
-
-class DeviceCodeRequired(Forbidden):
-    """The password is right, the device unknown: it takes a code of the authenticator; where none is in use, the one
-    that was `sent` to the verified phone.
-    """
-
-    def __init__(self, *, sent: bool) -> None:
-        super().__init__(
-            "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
-            "with it as `code`"
-            if sent
-            else "this device is new to your account: send the same sign-in again with the code that your "
-            "authenticator shows now as `code`; if you have lost it, ask support"
-        )
-
-
-class DeviceNotFound(NotFound):
-    """No such device, or it is somebody else's."""
 
 
 class PhoneAlreadyVerified(Conflict):
@@ -124,87 +88,6 @@ class DerivNameMismatch(Unprocessable):
 
 class DerivLoginUnsuitable(Unprocessable):
     """A demo account, or one in a currency that PenPay does not pay out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Email:
-    """An e-mail address in lower case. `str` and `repr` are masked."""
-
-    address: str
-
-    def __post_init__(self) -> None:
-        plain = self.address.isascii() and len(self.address) <= 254 and self.address == self.address.lower()
-        if not (plain and re.fullmatch(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[a-z0-9-]+(\.[a-z0-9-]+)+", self.address)):
-            raise InvalidEmail("give an e-mail address, as in name@example.org")
-
-    @classmethod
-    def parse(cls, text: str) -> "Email":
-        """Ignores case and surrounding space. Raises `InvalidEmail`."""
-        return cls(text.strip().lower())
-
-    def __str__(self) -> str:
-        name, _, host = self.address.partition("@")
-        return f"{name[:1]}****@{host}"
-
-    def __repr__(self) -> str:
-        return f"Email({self})"
-
-
-def full_name(text: str) -> str:
-    """A name of two words at least, with single spaces. Raises `InvalidName`."""
-    name = " ".join(text.split())
-    if not (len(name.split()) >= 2 and _is_plain(name, most=120) and name.lstrip("'’‘ʼ")[:1].isalpha()):
-        raise InvalidName(
-            "give the full name as in the identity document, at least two words and at most 120 characters, "
-            "the first of them a letter"
-        )
-    return name
-
-
-def _is_plain(text: str, *, most: int) -> bool:
-    """Short enough, no control or invisible character, and no formula for a spreadsheet that it is exported to."""
-    return len(text) <= most and text.isprintable() and not text.startswith(("=", "+", "-", "@"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a customer lives; single spaces. `country` by ISO 3166-1 alpha-2. Raises `InvalidAddress`."""
-
-    line: str = field(repr=False)
-    town: str = field(repr=False, default="")
-    county: str = field(repr=False, default="")
-    postal_code: str = field(repr=False, default="")
-    country: str = "KE"
-
-    def __post_init__(self) -> None:
-        for name, most in (("line", 200), ("town", 80), ("county", 80), ("postal_code", 16)):
-            text = " ".join(getattr(self, name).split())
-            object.__setattr__(self, name, text)
-            if not _is_plain(text, most=most):
-                raise InvalidAddress(f"give {name} in at most {most} plain characters, not starting with = + - @")
-        if not any(c.isalnum() for c in self.line):
-            raise InvalidAddress("give line: the street and house, or the P.O. Box")
-        if self.country not in COUNTRIES:
-            raise InvalidAddress("give the country by its two letters in ISO 3166-1, as in KE")
-
-
-@dataclass(kw_only=True, eq=False)
-class Device:
-    """What a customer signs in from. `slot` is its place under the device limit, `secret_hash` proves its cookie."""
-
-    id: DeviceId
-    client_id: str
-    name: str
-    platform: str
-    secret_hash: str = field(repr=False)
-    slot: int | None
-    created_at: datetime
-    last_seen_at: datetime
-    revoked_at: datetime | None = None
-
-    def shown(self) -> dict[str, str]:
-        """As the customer is told of it."""
-        return {"id": self.client_id, "name": self.name, "platform": self.platform}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -490,23 +373,3 @@ class User(Aggregate):
     def _end_deriv_login(self, bound: DerivBinding, *, at: datetime) -> None:
         bound.revoked_at = at
         self.note("deriv_login.unbound", at=at, deriv_login=str(bound.id))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Customer:
-    """A customer as other contexts see one, read under the lock of the users row."""
-
-    id: UserId
-    phone: Phone | None  # the verified one
-    kyc_status: str
-    tier: str
-    is_frozen: bool
-    deriv_login: DerivLogin | None
-    deriv_name_matches: bool
-    deriv_checked_at: datetime | None
-    reveal_name: Callable[[], str] = field(repr=False)
-
-    @property
-    def full_name(self) -> str:
-        """Decrypted when it is asked for."""
-        return self.reveal_name()

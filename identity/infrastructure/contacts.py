@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from identity import models
+from identity.domain.contact import Email
 from identity.domain.notice import Notice, NoticeKind
 from identity.domain.totp import TotpFactor
-from identity.domain.user import Email
 from identity.domain.verification import CHANNELS, Channel, OneTimeCode, Purpose, Target
 from shared_kernel.domain.identifiers import Phone, UserId
 

@@ -11,20 +11,12 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Model
 
 from identity import models
+from identity.domain.contact import Address, Email
+from identity.domain.device import Device
 from identity.domain.kyc import Kyc, KycStatus
 from identity.domain.ports import AccessClaims, SignedIn
 from identity.domain.session import RefreshToken, Session, SessionEnded, SessionStanding
-from identity.domain.user import (
-    Address,
-    AlreadyRegistered,
-    ContactTaken,
-    DerivBinding,
-    DerivLoginTaken,
-    Device,
-    Email,
-    User,
-    UserNotFound,
-)
+from identity.domain.user import AlreadyRegistered, ContactTaken, DerivBinding, DerivLoginTaken, User, UserNotFound
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, OutboxRepository
 from shared_kernel.domain.requests import DerivPlatform

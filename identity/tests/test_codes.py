@@ -7,8 +7,8 @@ import pytest
 from django.db import connection
 
 from identity import models
+from identity.domain.contact import Email
 from identity.domain.ports import EmailUnavailable
-from identity.domain.user import Email
 from identity.domain.verification import CodesAskedTooOften, NoOpenCode, Purpose, WrongCode
 from identity.facade import codes, registration
 from identity.infrastructure.email import DjangoEmail

@@ -14,11 +14,13 @@ from django.db import OperationalError, connection, connections
 from identity import models
 from identity.application.account import ResetRefused
 from identity.application.auth import SignIn
+from identity.domain.contact import Email
+from identity.domain.device import DeviceLimitReached
 from identity.domain.kyc_snapshot import Gender, IdentityDocumentTaken, IdType, KycFacts, KycUnderReview, Side
 from identity.domain.ports import SignedIn
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
 from identity.domain.totp import totp
-from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email, SignInBusy
+from identity.domain.user import AlreadyRegistered, DerivLoginTaken, SignInBusy
 from identity.domain.verification import CodesAskedTooOften, NoOpenCode
 from identity.facade import (
     BindDerivLogin,

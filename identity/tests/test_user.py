@@ -7,20 +7,11 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, strategies as st
 
+from identity.domain.contact import Address, Email, InvalidEmail, InvalidName, full_name
+from identity.domain.device import Device, DeviceLimitReached
 from identity.domain.kyc import NEXT, IllegalKycStep, InvalidTier, Kyc, KycStatus, same_person
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, Session, SessionEnded
-from identity.domain.user import (
-    Address,
-    DerivBinding,
-    Device,
-    DeviceLimitReached,
-    Email,
-    InvalidEmail,
-    InvalidName,
-    User,
-    UserNotFound,
-    full_name,
-)
+from identity.domain.user import DerivBinding, User, UserNotFound
 from identity.domain.verification import (
     CodesAskedTooOften,
     NoOpenCode,

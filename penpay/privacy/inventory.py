@@ -119,6 +119,7 @@ INVENTORY: dict[str, Entry] = {
             K.MONEY, "id", "type", "status", "amount", "currency", "payout_amount", "payout_currency", "rate",
             "rate_locked_at", "min_payout", "confirmed_at", "expected_by", "failure_code", "deriv_transfer_id",
             "credit_back_id", "mpesa_receipt", "outflow", "paid_amount", "refund_by_b2c", "created_at", "updated_at",
+            "ordered_while_waiting",
         )
         | kinds(K.CONTACT, "phone") | kinds(K.INDEX, "phone_index")
         | kinds(K.ACCOUNT, "platform", "deriv_account", "deriv_currency", "login_checked_at")
