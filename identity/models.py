@@ -15,7 +15,7 @@ from identity.domain.kyc import KycStatus, PepStatus
 from identity.domain.kyc_snapshot import IdType, Side
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, blind_index
 from shared_kernel.infrastructure.persistence import new_id
-from shared_kernel.models import UuidField
+from shared_kernel.models import Consented, UuidField
 
 
 class StaffManager(BaseUserManager["User"]):
@@ -55,7 +55,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     """Somebody who may sign in. Customers sign in with phone or e-mail; their `username` is a random handle.
 
     `token_epoch` ends all sessions at once when it goes up: a session holds the epoch of its birth. A customer whose
-    data was erased is `restricted_at` for ever; what the law keeps of them goes after `erase_after`.
+    data was erased is `restricted_at` for ever; what the law keeps of them, and of whom `closed_at` ended the account,
+    goes after `erase_after`.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
@@ -72,6 +73,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     phone_verified_at = models.DateTimeField(null=True, blank=True)
     phone_changed_at = models.DateTimeField(null=True, blank=True)  # NULL: it is the one of the registration
     email_verified_at = models.DateTimeField(null=True, blank=True)
+    totp_removed_at = models.DateTimeField(null=True, blank=True)  # by support, two people of it
+    closed_at = models.DateTimeField(null=True, blank=True)
     restricted_at = models.DateTimeField(null=True, blank=True)
     erase_after = models.DateTimeField(null=True, blank=True)
 
@@ -88,8 +91,11 @@ class User(AbstractBaseUser, PermissionsMixin):
                 name="user_restricted_is_closed", condition=models.Q(restricted_at=None) | models.Q(is_active=False)
             ),
             models.CheckConstraint(
-                name="user_erased_later_is_restricted",
-                condition=models.Q(erase_after=None) | models.Q(restricted_at__isnull=False),
+                name="user_closed_is_not_active", condition=models.Q(closed_at=None) | models.Q(is_active=False)
+            ),
+            models.CheckConstraint(
+                name="user_erased_later_is_closed",
+                condition=models.Q(erase_after=None) | models.Q(closed_at__isnull=False),
             ),
         ]
 
@@ -289,21 +295,45 @@ class EmailVerification(Verification):
 
 
 class TotpFactor(models.Model):
-    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice."""
+    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice.
+
+    Wrong codes are counted for a new device's sign-in and for step-ups apart.
+    """
 
     user = models.OneToOneField(User, models.PROTECT, primary_key=True, related_name="totp_factor")
     secret = EncryptedField()  # base32
     created_at = models.DateTimeField()
     confirmed_at = models.DateTimeField(null=True)
     last_counter = models.BigIntegerField(default=0)
-    failures = models.PositiveSmallIntegerField(default=0)
-    locked_until = models.DateTimeField(null=True)
+    sign_in_failures = models.PositiveSmallIntegerField(default=0)
+    sign_in_locks = models.PositiveSmallIntegerField(default=0)
+    sign_in_failed_at = models.DateTimeField(null=True)
+    sign_in_locked_until = models.DateTimeField(null=True)
+    step_up_failures = models.PositiveSmallIntegerField(default=0)
+    step_up_locks = models.PositiveSmallIntegerField(default=0)
+    step_up_failed_at = models.DateTimeField(null=True)
+    step_up_locked_until = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "totp_factors"
 
     def __str__(self) -> str:
         return str(self.user_id)
+
+
+class TotpRemoval(Consented):
+    """That a customer's lost authenticator is taken away: asked for by one of support, approved by another person."""
+
+    user_id = UuidField()
+
+    class Meta(Consented.Meta):
+        db_table = "totp_removals"
+        indexes = [models.Index(fields=["user_id", "at"], name="totp_removals_of")]
+        verbose_name = "removal of an authenticator"
+        verbose_name_plural = "removals of authenticators"
+
+    def __str__(self) -> str:
+        return f"the authenticator of {self.user_id} is taken away"
 
 
 class Notice(models.Model):

@@ -1,5 +1,6 @@
 """What a customer signs in from, and what can be wrong with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -8,7 +9,21 @@ from shared_kernel.domain.identifiers import DeviceId
 
 
 class DeviceLimitReached(Conflict):
-    """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
+    """Every slot for a device is taken; `extra["devices"]` lists who takes them, for whoever gave the second factor."""
+
+    def __init__(self, limit: int, devices: Sequence["Device"] | None) -> None:
+        taken = f"you are signed in on {limit} devices already: "
+        if devices is None:
+            super().__init__(f"{taken}remove one of them first, from one of them")
+            return
+        super().__init__(
+            f"{taken}remove one of them, or send the same sign-in again with its id as `replace_device`; the code is "
+            "still good",
+            devices=[
+                known.shown() | {"last_seen_at": known.last_seen_at.isoformat().replace("+00:00", "Z")}
+                for known in devices
+            ],
+        )
 
 
 class DeviceCodeRequired(Forbidden):

@@ -188,10 +188,14 @@ class ImageCleaner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """What still ties a customer to PenPay by the other contexts: each of `open`, in words, forbids an erasure."""
+    """What still ties a customer to PenPay by the other contexts: each of `open`, in words, forbids an erasure.
+
+    `last_moved_at` is when the last of their Transactions changed.
+    """
 
     open: tuple[str, ...] = ()
     has_moved_money: bool = False
+    last_moved_at: datetime | None = None
 
 
 class CustomerTies(Protocol):
@@ -214,7 +218,7 @@ class PersonalRecords(Protocol):
         """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells whose rows they were."""
 
     def count_overdue(self, at: datetime) -> int:
-        """How many restricted ones the law keeps no longer, without those who wait."""
+        """How many erased or closed ones the law keeps no longer, without those who wait."""
 
     def count_waiting(self, at: datetime) -> int:
         """How many the law keeps no longer, but whose identity documents are in append-only rows."""
@@ -223,7 +227,7 @@ class PersonalRecords(Protocol):
         """Up to `most` of those whom `count_overdue` counts, not locked."""
 
     def restricted(self) -> int:
-        """How many the law still keeps something of."""
+        """How many erased or closed ones the law still keeps something of."""
 
 
 class Passwords(Protocol):

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from identity.domain.contact import Address, Email, full_name
-from identity.domain.device import Device, DeviceLimitReached
+from identity.domain.device import Device, DeviceLimitReached, DeviceNotFound
 from identity.domain.kyc import Kyc, KycStatus, same_person
 from identity.domain.kyc_snapshot import KycFacts, KycSnapshot, KycUnderReview
 from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
@@ -122,6 +122,8 @@ class User(Aggregate):
     phone_verified_at: datetime | None = None
     phone_changed_at: datetime | None = None  # when another took the place of the number of the registration, or later
     email_verified_at: datetime | None = None
+    totp_removed_at: datetime | None = None  # when support last took the authenticator away
+    closed_at: datetime | None = None  # when the relationship ended
     restricted_at: datetime | None = None  # since then only the law keeps what is left, and nobody signs in
     erase_after: datetime | None = None  # when that goes, too; None: nothing is left
     kyc: Kyc = field(default_factory=Kyc)
@@ -154,7 +156,11 @@ class User(Aggregate):
         return notes
 
     def phone_proven(self, phone: Phone, *, at: datetime) -> None:
-        """A code sent to `phone` came back; a number since changed proves nothing. Raises `PhoneAlreadyVerified`."""
+        """A code sent to `phone` came back; a number since changed proves nothing.
+
+        Raises `PhoneAlreadyVerified`, and what `may_change` does.
+        """
+        self.may_change()
         if phone == self.unproven_phone():
             self.phone_verified_at = at
             self.note("user.phone_verified", at=at)
@@ -166,7 +172,11 @@ class User(Aggregate):
         return self.phone
 
     def email_proven(self, email: Email, *, at: datetime) -> None:
-        """A code sent to `email` came back; one since changed proves nothing. Raises `EmailAlreadyVerified`."""
+        """A code sent to `email` came back; one since changed proves nothing.
+
+        Raises `EmailAlreadyVerified`, and what `may_change` does.
+        """
+        self.may_change()
         if email == self.unproven_email():
             self.email_verified_at = at
             self.note("user.email_verified", at=at)
@@ -190,6 +200,11 @@ class User(Aggregate):
         phone = [self.phone.number, self.phone.number[3:]] if self.phone else []
         return [*phone, *([self.email.address] if self.email else []), self.full_name]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `may_change` raises nothing."""
+        return self.is_active and self.frozen_at is None
+
     def may_change(self, refusal: str = "it can't be changed now") -> None:
         """Raises `UserNotFound` once it was closed or erased, also meanwhile; `AccountFrozen`, with that `refusal`."""
         if not self.is_active:
@@ -210,17 +225,27 @@ class User(Aggregate):
         self.note("user.email_changed", at=at)
 
     def change_password(self, password_hash: str, *, at: datetime, why: str) -> None:
-        """`why` says by what right."""
+        """`why` says by what right. Raises what `may_change` does."""
+        self.may_change()
         self.password_hash = password_hash
         self.note("user.password_changed", at=at, why=why)
 
-    def close(self, *, at: datetime) -> None:
-        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises what `may_change` does."""
+    def lose_authenticator(self, *, at: datetime, removal: UUID) -> None:
+        """Support takes it away, as two people decided; payouts wait from now on. Raises what `may_change` does."""
+        self.may_change()
+        self.totp_removed_at = at
+        self.note("totp.taken_away", at=at, removal=str(removal))
+
+    def close(self, *, keep_until: datetime, at: datetime) -> None:
+        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten, and all the rest after `keep_until`.
+
+        Raises what `may_change` does.
+        """
         self.may_change()
         if self.deriv_login is not None:
             self.unbind_deriv(at=at)
-        self.is_active = False
-        self.note("user.closed", at=at)
+        self.is_active, self.closed_at, self.erase_after = False, at, keep_until
+        self.note("user.closed", at=at, kept_until=keep_until.date().isoformat())
 
     # devices and sessions
 
@@ -236,10 +261,24 @@ class User(Aggregate):
                 return known
         return None
 
-    def enrol(self, device: Device, *, limit: int) -> Device:
+    def replace(self, client_id: str, *, at: datetime) -> None:
+        """Frees the slot of the device that goes by this id, for one that is about to be enrolled: by password and
+        second factor, for whoever has none of the others at hand. Raises `DeviceNotFound`.
+        """
+        self.revoke(self.device_of(client_id), at=at, why="replaced when signing in")
+
+    def device_of(self, client_id: str) -> Device:
+        """The active one that goes by this id. Raises `DeviceNotFound`."""
+        for known in self.active_devices():
+            if known.client_id == client_id:
+                return known
+        raise DeviceNotFound("no such device")
+
+    def enrol(self, device: Device, *, limit: int, is_proven: bool = False) -> Device:
         """Gives `device` the first free slot. A device of the same client id gives up its own: its cookie was lost.
 
-        Raises `DeviceLimitReached`.
+        `is_proven`: by a second factor, without which nobody is told what devices there are. Raises
+        `DeviceLimitReached`.
         """
         for known in self.active_devices():
             if known.client_id == device.client_id:
@@ -247,13 +286,7 @@ class User(Aggregate):
         taken = {known.slot for known in self.active_devices()}
         free = [slot for slot in range(1, limit + 1) if slot not in taken]
         if not free:
-            raise DeviceLimitReached(
-                f"you are signed in on {limit} devices already: remove one of them first, from one of them",
-                devices=[
-                    known.shown() | {"last_seen_at": known.last_seen_at.isoformat().replace("+00:00", "Z")}
-                    for known in self.active_devices()
-                ],
-            )
+            raise DeviceLimitReached(limit, self.active_devices() if is_proven else None)
         device.slot = free[0]
         self.devices.append(device)
         self.note("device.added", at=device.created_at, device=str(device.id), platform=device.platform)
@@ -276,6 +309,7 @@ class User(Aggregate):
         if self.deriv_login is not None and self.deriv_login.revoked_at is None:
             self._end_deriv_login(self.deriv_login, at=at)
         self.is_active, self.restricted_at, self.erase_after = False, at, until
+        self.closed_at = self.closed_at or at
         self.email = self.email_verified_at = None
         self.password_hash = UNUSABLE
         self.end_all_sessions(at=at, why="erased")

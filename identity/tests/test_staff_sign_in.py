@@ -7,7 +7,6 @@ from threading import Barrier, Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import time_machine
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -41,13 +40,7 @@ from identity.tests.offices import (
 from shared_kernel.models import AuditLog
 from shared_kernel.tests.staff import SECRET, a_factor
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def clock():
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 
 
 # --- the codes --------------------------------------------------------------------------------------------------------
