@@ -15,6 +15,7 @@ from identity.facade import payout_sessions, step_up, totp_removals
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from shared_kernel.domain.four_eyes import AlreadyApproved, ConsentExpired, ReasonMissing, SamePerson
+from shared_kernel.domain.identifiers import UserId
 from shared_kernel.infrastructure.persistence import new_id, now
 from shared_kernel.models import AuditLog
 from shared_kernel.tests.staff import signed_in as staff_signed_in
@@ -132,7 +133,7 @@ def test_there_has_to_be_a_reason_and_an_authenticator_of_a_customer(customer, s
     with pytest.raises(TotpNotFound):
         totp_removals.ask(a_customer().id, by="staff:1", why=WHY)
     with pytest.raises(UserNotFound):
-        totp_removals.ask(new_id(), by="staff:1", why=WHY)
+        totp_removals.ask(UserId(new_id()), by="staff:1", why=WHY)
     assert not models.TotpRemoval.objects.exists()
 
 
