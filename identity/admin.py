@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET
 
 from identity import models
 from identity.facade import kyc_submissions, queries, totp_removals
+from identity.models import kyc as kyc_rows, staff as staff_rows
 from shared_kernel.admin import ConsentAdmin, ReadOnlyAdmin, Telling, link, masked, row_url, table
 from shared_kernel.api.context import identify
 from shared_kernel.domain.identifiers import UserId
@@ -112,7 +113,7 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="second factor of staff")
     def second_factor(self, row: models.User) -> str:
         """Since when it is there."""
-        factor = models.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
+        factor = staff_rows.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
         return f"since {factor:%Y-%m-%d %H:%M}" if factor else "–"
 
     @admin.display(description="authenticator of a customer")
@@ -147,7 +148,7 @@ class ComplianceAdmin(OfUser):
     readonly_fields = ("owner",)
 
 
-@admin.register(models.KycSnapshot)
+@admin.register(kyc_rows.KycSnapshot)
 class KycSnapshotAdmin(OfUser):
     """What a customer submitted for their identity check. In clear only on a page of its own, each look audited."""
 
@@ -165,7 +166,7 @@ class KycSnapshotAdmin(OfUser):
         """Facts and images. The images stand in the page itself, for no URL leads to one."""
         if not request.user.has_perm("identity.see_kyc"):
             raise PermissionDenied
-        owner = models.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
+        owner = kyc_rows.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
         if owner is None:
             raise Http404
         identify(request, f"staff:{request.user.pk}")
@@ -176,7 +177,7 @@ class KycSnapshotAdmin(OfUser):
         return response
 
     @admin.display(description="documents")
-    def in_clear(self, row: models.KycSnapshot) -> SafeString:
+    def in_clear(self, row: kyc_rows.KycSnapshot) -> SafeString:
         """Whoever may not see them is refused there."""
         return link(reverse("admin:identity_kycsnapshot_documents", args=[row.pk]), "look at them; the look is audited")
 

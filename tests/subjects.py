@@ -8,16 +8,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.utils import timezone
 
-from identity.models import (
-    Address,
-    DerivLogin,
-    EmailVerification,
-    Notice,
-    PhoneVerification,
-    Profile,
-    TotpFactor,
-    User,
-)
+from identity.models import Address, DerivLogin, EmailVerification, Notice, PhoneVerification, Profile, TotpFactor, User
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from mpesa_integration.models import MpesaCallback, MpesaRequest

@@ -10,17 +10,8 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from identity.facade import account
-from identity.models import (
-    EmailVerification,
-    KycDocument,
-    KycSnapshot,
-    Notice,
-    PhoneVerification,
-    Profile,
-    RefreshToken,
-    Session,
-    User,
-)
+from identity.models import EmailVerification, Notice, PhoneVerification, Profile, RefreshToken, Session, User
+from identity.models.kyc import KycDocument, KycSnapshot
 from identity.tests.factories import a_customer
 from payments.domain.transaction import TransactionStatus as S
 from payments.models import Transaction

@@ -104,8 +104,8 @@ class NewPhoneConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The number that the code went to is the account's now, and verified; payouts go there.
 
-        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts
-        wait, as on a new device.
+        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts,
+        and small ones that come to as much, wait as on a new device.
         """
         account.confirm_phone(signed_in(request), CodeBody.read(request)["code"])
         return Response(status=204)
@@ -225,8 +225,8 @@ class TotpConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The authenticator's first code, within ten minutes: from now on its codes alone step up.
 
-        Five wrong ones in a row lock it a while. Needs a step-up of the last five minutes (`POST auth/step-up`), else
-        403 `step_up_required`.
+        Five wrong ones in a row lock it a while, and longer each time. Needs a step-up of the last five minutes (`POST
+        auth/step-up`), else 403 `step_up_required`.
         """
         step_up.confirm_totp(signed_in(request).id, CodeBody.read(request)["code"])
         return Response(status=204)

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 from identity.application.codes import Codes
 from identity.application.notices import Notices, proven_channels
 from identity.domain.contact import Email
+from identity.domain.credentials import WrongPassword
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
-from identity.domain.user import AccountInUse, ContactTaken, User, UserNotFound, WrongPassword
+from identity.domain.user import AccountInUse, ContactTaken, User, UserNotFound
 from identity.domain.verification import Channel, CodesAskedTooOften, Purpose, Target
 from shared_kernel.domain.errors import DomainError, Unprocessable
 from shared_kernel.domain.events import Event, PasswordResetAsked

@@ -8,6 +8,7 @@ from identity.application.codes import CodeToSend
 from identity.application.notices import Notices, proven_channels
 from identity.application.step_up import SecondFactor
 from identity.domain.contact import Email
+from identity.domain.credentials import InvalidCredentials
 from identity.domain.device import Device, DeviceCodeRequired, DeviceLimitReached, DeviceNotFound
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import (
@@ -21,7 +22,7 @@ from identity.domain.ports import (
 )
 from identity.domain.session import RefreshTokenReused, Session, SessionEnded, must_be_stepped_up
 from identity.domain.totp import TotpFactor
-from identity.domain.user import InvalidCredentials, User
+from identity.domain.user import User
 from identity.domain.verification import Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId

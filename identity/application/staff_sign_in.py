@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from identity.domain.credentials import InvalidCredentials
 from identity.domain.ports import FactorRepository, Passwords, Secrets, SignInTries, StaffDirectory
 from identity.domain.staff_sign_in import (
     MOST_TRIES,
@@ -20,7 +21,7 @@ from identity.domain.staff_sign_in import (
     normal,
     shown,
 )
-from identity.domain.user import InvalidCredentials, UserNotFound
+from identity.domain.user import UserNotFound
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
 

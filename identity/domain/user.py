@@ -8,7 +8,7 @@ from identity.domain.contact import Address, Email, full_name
 from identity.domain.device import Device, DeviceLimitReached, DeviceNotFound
 from identity.domain.kyc import Kyc, KycStatus, same_person
 from identity.domain.kyc_snapshot import KycFacts, KycSnapshot, KycUnderReview
-from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, Unprocessable
 from shared_kernel.domain.events import Aggregate, UserRegistered
 from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
@@ -26,14 +26,6 @@ class NameIsVerified(Conflict):
     """The name is what documents prove, or are being looked at for: it isn't changed by hand any more."""
 
 
-class WeakPassword(Unprocessable):
-    """A password that is too short, too common, or made of what the account says of its owner."""
-
-
-class WrongPassword(Unprocessable):
-    """Not the present password."""
-
-
 class ContactTaken(Conflict):
     """The phone number or e-mail address belongs to an account; whose is not said."""
 
@@ -44,14 +36,6 @@ class AccountInUse(Conflict):
 
 class AlreadyRegistered(Conflict):
     """The phone or the e-mail address belongs to an account; which of them is not said."""
-
-
-class InvalidCredentials(Unauthenticated):
-    """Unknown user, wrong password or closed account: the three are never told apart."""
-
-
-class SignInBusy(TooManyRequests):
-    """All turns for hashing are taken."""
 
 
 class PhoneAlreadyVerified(Conflict):

@@ -22,7 +22,8 @@ from identity.domain.staff_sign_in import (
 )
 from identity.facade import staff_sign_in
 from identity.infrastructure.staff_sessions import SessionStore
-from identity.models import StaffFactor, StaffRecoveryCode, User
+from identity.models import User
+from identity.models.staff import StaffFactor, StaffRecoveryCode
 from identity.tests.factories import PASSWORD
 from identity.tests.offices import (
     CODE,

@@ -8,16 +8,17 @@ from threading import Barrier, Thread
 import pytest
 from django.db import connection
 
+from identity.domain.credentials import InvalidCredentials, SignInBusy
 from identity.domain.staff_sign_in import (
     MOST_TRIES,
     Seat,
     SignInLocked,
     Tries,
 )
-from identity.domain.user import InvalidCredentials, SignInBusy
 from identity.facade import staff_sign_in
 from identity.infrastructure.tokens import Argon2idHasher
-from identity.models import StaffSignInTries, User
+from identity.models import User
+from identity.models.staff import StaffSignInTries
 from identity.tests.factories import PASSWORD
 from identity.tests.offices import (
     NOON,

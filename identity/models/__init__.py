@@ -1,7 +1,8 @@
 """Identity's rows: who may sign in, what is known of them, their devices and sessions, and their Deriv logins.
 
 Personal data is in encrypted columns (bound to row and column, so every such row has a UUID key); what is looked up has
-a blind index beside it. `users` holds customers and staff alike.
+a blind index beside it. `users` holds customers and staff alike. What they submit for their identity check is in
+`kyc`, how staff sign in in `staff`.
 """
 
 from typing import ClassVar
@@ -12,7 +13,7 @@ from django.db import models
 from django.utils import timezone
 
 from identity.domain.kyc import KycStatus, PepStatus
-from identity.domain.kyc_snapshot import IdType, Side
+from identity.models import kyc, staff  # noqa: F401 - Django finds here what these two hold; import them by name
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, blind_index
 from shared_kernel.infrastructure.persistence import new_id
 from shared_kernel.models import Consented, UuidField
@@ -162,84 +163,6 @@ class Compliance(models.Model):
 
     def __str__(self) -> str:
         return str(self.user_id)
-
-
-class KycDocument(models.Model):
-    """An identity document that a customer submitted: theirs for ever, so that one person has one account."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="kyc_documents")
-    document_index = BlindIndexField(unique=True)  # of type, country and number
-    claimed_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "kyc_documents"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class KycSnapshot(models.Model):
-    """One submission for the identity check, as it was given. Append-only; the newest `version` counts.
-
-    Countries and the document's dates are in clear, for reports count by country and documents run out by date.
-    """
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="kyc_snapshots")
-    version = models.PositiveIntegerField()
-    document = models.ForeignKey(KycDocument, models.PROTECT, related_name="snapshots")
-    full_name = EncryptedField()
-    id_type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in IdType])
-    id_country = models.CharField(max_length=2)  # whose authority gave it out; countries are ISO 3166-1
-    id_number = EncryptedField()
-    id_issued_on = models.DateField()
-    id_expires_on = models.DateField()
-    date_of_birth = EncryptedField()  # YYYY-MM-DD
-    gender = EncryptedField()  # F, M, X
-    nationality = models.CharField(max_length=2)
-    residence = models.CharField(max_length=2)
-    kra_pin = EncryptedField(blank=True, default="")
-    submitted_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "kyc_snapshots"
-        verbose_name = "submission for the identity check"
-        verbose_name_plural = "submissions for the identity check"
-        constraints = [
-            models.UniqueConstraint(fields=["user", "version"], name="kyc_snapshot_version"),
-            models.CheckConstraint(
-                name="kyc_snapshot_id_type", condition=models.Q(id_type__in=[t.value for t in IdType])
-            ),
-            models.CheckConstraint(
-                name="kyc_snapshot_dates", condition=models.Q(id_issued_on__lt=models.F("id_expires_on"))
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class KycImage(models.Model):
-    """An image of a submission: a JPEG, encrypted under a key of its own. Append-only; no URL leads here."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    snapshot = models.ForeignKey(KycSnapshot, models.PROTECT, related_name="images")
-    side = models.CharField(max_length=8, choices=[(s.value, s.value) for s in Side])
-    width = models.PositiveIntegerField()
-    height = models.PositiveIntegerField()
-    key = EncryptedField()  # of `content`
-    content = models.BinaryField()
-
-    class Meta:
-        db_table = "kyc_images"
-        constraints = [
-            models.UniqueConstraint(fields=["snapshot", "side"], name="kyc_image_side"),
-            models.CheckConstraint(name="kyc_image_side_known", condition=models.Q(side__in=[s.value for s in Side])),
-        ]
-
-    def __str__(self) -> str:
-        return str(self.id)
 
 
 class Verification(models.Model):
@@ -455,57 +378,6 @@ class RefreshToken(models.Model):
 
     class Meta:
         db_table = "refresh_tokens"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffFactor(models.Model):
-    """A member of staff's authenticator app: the secret that it shares with us. It counts from `confirmed_at` on."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.OneToOneField(User, models.PROTECT, related_name="staff_factor")
-    secret = EncryptedField()  # base32
-    created_at = models.DateTimeField()
-    confirmed_at = models.DateTimeField(null=True)
-    last_step = models.BigIntegerField(default=0)  # of 30 s each since 1970; no code of it or an older one is taken
-
-    class Meta:
-        db_table = "staff_factors"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffRecoveryCode(models.Model):
-    """A code that stands in for the authenticator, once; stored as an HMAC."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    factor = models.ForeignKey(StaffFactor, models.CASCADE, related_name="recovery_codes")
-    hash = models.CharField(max_length=64)
-    used_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "staff_recovery_codes"
-        constraints = [models.UniqueConstraint(fields=["factor", "hash"], name="staff_recovery_code_once")]
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffSignInTries(models.Model):
-    """How often somebody tried lately to sign in as a member of staff, by account, address or known browser.
-
-    Rows are forgotten a while after their last try, by the tries that come later.
-    """
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    key = BlindIndexField(unique=True)
-    count = models.PositiveSmallIntegerField()
-    last_at = models.DateTimeField(db_index=True)
-
-    class Meta:
-        db_table = "staff_sign_in_tries"
 
     def __str__(self) -> str:
         return str(self.id)
