@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from identity import models
 from identity.domain.totp import STEP_S, TotpNotFound, totp
@@ -14,6 +14,7 @@ from identity.domain.user import AccountFrozen, UserNotFound
 from identity.facade import payout_sessions, step_up, totp_removals
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
+from identity.tests.test_races import at_once
 from shared_kernel.domain.four_eyes import AlreadyApproved, ConsentExpired, ReasonMissing, SamePerson
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.infrastructure.persistence import new_id, now
@@ -161,3 +162,16 @@ def test_the_customer_has_removed_it_meanwhile(customer, secret):
     with pytest.raises(TotpNotFound):
         totp_removals.approve(asked.id, by="staff:2")
     assert models.User.objects.get(pk=customer.id).totp_removed_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_of_approvals_at_the_same_moment_one_removes_it(customer, secret):
+    asked = totp_removals.ask(customer.id, by="staff:1", why=WHY)
+
+    results = at_once([lambda n=n: totp_removals.approve(asked.id, by=f"staff:{n}") for n in range(2, 6)])
+
+    assert [result for result in results if not isinstance(result, Exception)] == [None]
+    assert {type(result) for result in results if isinstance(result, Exception)} == {AlreadyApproved}
+    assert AuditLog.objects.filter(action="totp.taken_away").count() == 1
+    assert models.Notice.objects.filter(kind="totp_taken_away").count() == 2
