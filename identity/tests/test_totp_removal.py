@@ -2,6 +2,7 @@
 
 from base64 import b32decode
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import time_machine
@@ -169,7 +170,7 @@ def test_the_customer_has_removed_it_meanwhile(customer, secret):
 def test_of_approvals_at_the_same_moment_one_removes_it(customer, secret):
     asked = totp_removals.ask(customer.id, by="staff:1", why=WHY)
 
-    results = at_once([lambda n=n: totp_removals.approve(asked.id, by=f"staff:{n}") for n in range(2, 6)])
+    results = at_once([partial(totp_removals.approve, asked.id, by=f"staff:{n}") for n in range(2, 6)])
 
     assert [result for result in results if not isinstance(result, Exception)] == [None]
     assert {type(result) for result in results if isinstance(result, Exception)} == {AlreadyApproved}
