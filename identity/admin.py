@@ -3,19 +3,22 @@
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
 from identity import models
-from identity.facade import kyc_submissions, queries
-from shared_kernel.admin import ReadOnlyAdmin, link, masked, row_url, table
+from identity.facade import kyc_submissions, queries, totp_removals
+from identity.models import kyc as kyc_rows, staff as staff_rows
+from shared_kernel.admin import ConsentAdmin, ReadOnlyAdmin, Telling, link, masked, row_url, table
 from shared_kernel.api.context import identify
+from shared_kernel.domain.identifiers import UserId
 
 admin.site.unregister(Group)  # who may do what is set by migrations and commands, not by hand
 
@@ -59,6 +62,7 @@ class UserAdmin(ReadOnlyAdmin):
         "sessions": ("identity_session", "user"),
         "Deriv logins": ("identity_derivlogin", "user"),
         "identity checks": ("identity_kycsnapshot", "user"),
+        "removals of their authenticator": ("identity_totpremoval", "user_id"),
     }
     personal = ("phone", "email")
     list_display = (
@@ -78,11 +82,12 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "frozen_at", "restricted_at", "erase_after",
-        "created_at", "last_login", "timeline", "events",
+        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "authenticator", "frozen_at", "closed_at",
+        "restricted_at", "erase_after", "created_at", "last_login", "timeline", "events",
     )  # fmt: skip
     readonly_fields = (
-        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "timeline", "events",
+        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "authenticator",
+        "timeline", "events",
     )  # fmt: skip
 
     @admin.display(description="name or handle", ordering="username")
@@ -108,8 +113,16 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="second factor of staff")
     def second_factor(self, row: models.User) -> str:
         """Since when it is there."""
-        factor = models.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
+        factor = staff_rows.StaffFactor.objects.filter(user=row).values_list("confirmed_at", flat=True).first()
         return f"since {factor:%Y-%m-%d %H:%M}" if factor else "–"
+
+    @admin.display(description="authenticator of a customer")
+    def authenticator(self, row: models.User) -> SafeString:
+        """Whoever may not ask that it is removed is refused there."""
+        if not models.TotpFactor.objects.filter(pk=row.pk, confirmed_at__isnull=False).exists():
+            return SafeString("–")
+        ask = reverse("admin:identity_totpremoval_ask", args=[row.pk])
+        return link(ask, "in use; ask that it is removed, if the customer lost it")
 
 
 class OfUser(ReadOnlyAdmin):
@@ -135,7 +148,7 @@ class ComplianceAdmin(OfUser):
     readonly_fields = ("owner",)
 
 
-@admin.register(models.KycSnapshot)
+@admin.register(kyc_rows.KycSnapshot)
 class KycSnapshotAdmin(OfUser):
     """What a customer submitted for their identity check. In clear only on a page of its own, each look audited."""
 
@@ -153,7 +166,7 @@ class KycSnapshotAdmin(OfUser):
         """Facts and images. The images stand in the page itself, for no URL leads to one."""
         if not request.user.has_perm("identity.see_kyc"):
             raise PermissionDenied
-        owner = models.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
+        owner = kyc_rows.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
         if owner is None:
             raise Http404
         identify(request, f"staff:{request.user.pk}")
@@ -164,7 +177,7 @@ class KycSnapshotAdmin(OfUser):
         return response
 
     @admin.display(description="documents")
-    def in_clear(self, row: models.KycSnapshot) -> SafeString:
+    def in_clear(self, row: kyc_rows.KycSnapshot) -> SafeString:
         """Whoever may not see them is refused there."""
         return link(reverse("admin:identity_kycsnapshot_documents", args=[row.pk]), "look at them; the look is audited")
 
@@ -191,6 +204,55 @@ class SessionAdmin(OfUser):
     @admin.display(description="device")
     def on_device(self, row: models.Session) -> SafeString:
         return link(row_url(models.Device, row.device_id), row.device_id)
+
+
+class RemovalForm(forms.Form):
+    """What whoever approves it has to know."""
+
+    why = forms.CharField(
+        max_length=255,
+        help_text="how you made sure that it is the customer who asks; for who approves it and for the audit log, "
+        "without personal data",
+    )
+
+
+@admin.register(models.TotpRemoval)
+class TotpRemovalAdmin(ConsentAdmin):
+    """Who asked that a customer's lost authenticator is taken away, and who approved it, which did it."""
+
+    right_to_approve = "identity.approve_totp_removal"
+    list_display = ("at", "of", "by", "why", "expires_at", "approved_by", "used_at")
+    find_by = ("id", "user_id")
+    ordering = ("-id",)
+    readonly_fields = ("of", "decide")
+    fields = ("id", "of", "by", "why", "at", "expires_at", "decide", "approved_by", "approved_at", "used_at")
+
+    def get_urls(self) -> Any:
+        asking = self.admin_site.admin_view(self.asking)
+        return [path("ask/<uuid:id>/", asking, name="identity_totpremoval_ask"), *super().get_urls()]
+
+    def approve(self, key: UUID, *, by: str) -> None:
+        totp_removals.approve(key, by=by)
+
+    @admin.display(description="customer")
+    def of(self, row: models.TotpRemoval) -> SafeString:
+        return link(row_url(models.User, row.user_id), row.user_id)
+
+    def asking(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        """`id` is the customer's."""
+        if not request.user.has_perm("identity.ask_totp_removal"):
+            raise PermissionDenied
+        form = RemovalForm(request.POST if request.method == "POST" else None)
+        refused: list[str] = []
+        if form.is_valid():
+            who = f"staff:{request.user.pk}"
+            identify(request, who)
+            with Telling(refused.append):
+                asked = totp_removals.ask(UserId(id), by=who, why=form.cleaned_data["why"])
+                return HttpResponseRedirect(row_url(models.TotpRemoval, asked.id))
+        title = "Ask that a lost authenticator is removed"
+        shown = {**self.admin_site.each_context(request), "title": title, "form": form, "refused": refused, "id": id}
+        return TemplateResponse(request, "identity/totp_removal.html", shown)
 
 
 @admin.register(models.DerivLogin)

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
-from identity import queries
+from identity import models, queries
 from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.codes import Codes, Messages
@@ -20,8 +20,10 @@ from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
 from identity.application.staff_sign_in import StaffSignIn
 from identity.application.step_up import SecondFactor, StepUp
+from identity.application.totp_removals import TotpRemovals
 from identity.domain.ports import CustomerTies, Ties
 from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
+from identity.domain.totp_removal import TotpRemoval
 from identity.infrastructure.contacts import (
     DjangoNoticeRepository,
     DjangoTotpRepository,
@@ -37,6 +39,7 @@ from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
@@ -45,13 +48,14 @@ from shared_kernel.infrastructure.persistence import (
     unit_of_work,
 )
 
+KEPT = timedelta(days=settings.RETENTION_DAYS["aml_records"])
 audit = DjangoAuditLog()
 accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
 messages = Messages(sms_sender, email_sender)
 codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
 notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
-second_factor = SecondFactor(codes, DjangoTotpRepository())
+second_factor = SecondFactor(codes, DjangoTotpRepository(), notices)
 step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now)
 payout_sessions = PayoutSessions(
     sessions=DjangoSessionRepository(),
@@ -69,8 +73,10 @@ account = Account(
     audit=audit,
     unit_of_work=unit_of_work,
     clock=now,
+    kept=KEPT,
     is_tied=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
 )
+totp_removals = TotpRemovals(DjangoConsents(models.TotpRemoval, TotpRemoval), account, new_id)
 registration = Registration(
     users=accounts,
     codes=codes,
@@ -92,6 +98,7 @@ auth = Auth(
     max_devices=settings.MAX_DEVICES,
     refresh_ttl=timedelta(seconds=settings.JWT_REFRESH_TTL),
     second=second_factor,
+    notices=notices,
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
 kyc_submissions = KycSubmissions(
@@ -129,7 +136,7 @@ def erasure(ties: CustomerTies) -> Erasure:
         audit=audit,
         unit_of_work=unit_of_work,
         clock=now,
-        kept=timedelta(days=settings.RETENTION_DAYS["aml_records"]),
+        kept=KEPT,
     )
 
 
@@ -161,5 +168,6 @@ __all__ = [
     "staff_sign_in",
     "step_at",
     "step_up",
+    "totp_removals",
     "users",
 ]

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db.models import FilteredRelation, OuterRef, Q, Subquery
 
 from identity import models
+from identity.models import kyc as kyc_rows
 from shared_kernel.infrastructure.encryption import DecryptionFailed, content_place, legible, open_content
 from shared_kernel.infrastructure.persistence import now
 
@@ -57,7 +58,7 @@ def kyc_submission(id: UUID) -> dict[str, Any] | None:
 
     `facts` by their names; `images` as base64 of a JPEG by side, empty where it can't be decrypted.
     """
-    row = models.KycSnapshot.objects.filter(pk=id).first()
+    row = kyc_rows.KycSnapshot.objects.filter(pk=id).first()
     if row is None:
         return None
     secret = ("full_name", "id_number", "date_of_birth", "gender", "kra_pin")
@@ -67,7 +68,7 @@ def kyc_submission(id: UUID) -> dict[str, Any] | None:
     return {"user_id": row.user_id, "facts": facts | {"submitted_at": row.submitted_at}, "images": images}
 
 
-def _shown(image: models.KycImage) -> str:
+def _shown(image: kyc_rows.KycImage) -> str:
     try:
         return b64encode(open_content(image.key, bytes(image.content), content_place(image))).decode()
     except DecryptionFailed:

@@ -54,6 +54,7 @@ class Transaction(models.Model):
     held_why = models.CharField(max_length=255, blank=True, default="")
     held_at = models.DateTimeField(null=True)
     priority = models.PositiveSmallIntegerField(default=5)
+    ordered_while_waiting = models.BooleanField(default=False, db_default=False)  # a payout, by a session new then
     behind = models.PositiveSmallIntegerField(default=0)  # the customer's other unfinished ones when it was created
     turn_at = models.DateTimeField(null=True)
     next_step_at = models.DateTimeField(null=True)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
 
 from payments import models
 from shared_kernel.facade import budgets, now
@@ -68,16 +68,17 @@ def transaction_of(user_id: UUID, id: UUID) -> models.Transaction | None:
     return models.Transaction.objects.filter(pk=id, user_id=user_id).first()
 
 
-def unfinished_of(user_id: UUID) -> tuple[int, bool]:
-    """How many of a customer's Transactions have a step to come, or a person to decide; and whether there is any.
+def unfinished_of(user_id: UUID) -> tuple[int, datetime | None]:
+    """How many of a customer's Transactions have a step to come, or a person to decide; and when the last of all
+    changed.
 
     One SELECT, not locked: whoever holds the users row knows that no other begins.
     """
     to_come = Q(status__in=OPEN) | Q(next_step_at__isnull=False)
     found = models.Transaction.objects.filter(user_id=user_id).aggregate(
-        unfinished=Count("pk", filter=to_come), number=Count("pk")
+        unfinished=Count("pk", filter=to_come), last=Max("updated_at")
     )
-    return found["unfinished"], found["number"] > 0
+    return found["unfinished"], found["last"]
 
 
 def in_suspense_of(user_id: UUID) -> int:

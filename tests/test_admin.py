@@ -99,6 +99,7 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         "shared_kernel.AnchorContinuation", id=new_id(), by="staff:1", why="lost", at=NOW, expires_at=NOW, chain="c",
         generation=2, number=1, hash="0" * 64, anchor_number=0, anchor_hash="0" * 64, found="there is no anchor",
     )  # fmt: skip
+    row("identity.TotpRemoval", id=new_id(), by="staff:1", why="lost", at=NOW, expires_at=NOW, user_id=who.id)
     row(
         "payments.Reveal", id=new_id(), by="staff:1", why="court order", at=NOW, expires_at=NOW,
         transaction_id=payment.id,

@@ -10,7 +10,8 @@ from django.db import DatabaseError, connection, models
 from django.test.utils import isolate_apps
 from hypothesis import given, strategies as st
 
-from identity.models import DerivLogin, KycSnapshot, Profile, User
+from identity.models import DerivLogin, Profile, User
+from identity.models.kyc import KycSnapshot
 from identity.queries import kyc_submission
 from identity.tests.factories import PASSWORD, a_customer
 from identity.tests.test_kyc import signed_in, submit

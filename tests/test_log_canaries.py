@@ -266,6 +266,8 @@ def test_a_line_stays_one_line_whatever_is_in_it(logged):
         '{"status": "COMPLETED", "amount": 130000, "reference": "PP-01a2", "leg": "stk_push"}',
         "ResultCode: 1032, ResponseCode=0, code 17",
         "AssertionError: assert 4 == 5; in f(*args, **kwargs), names: 3",
+        "HTTP code 500, error code 9, shortcode 174379, short code 600992, code 1234567, exit code: 12",
+        '{"ResultCode": 1032, "errorCode": "500.001.1001", "code": "quote_expired"}',
         "step_failed for 0192f000-0000-7000-8000-254712345678 after 3 attempts",
     ],
 )
@@ -275,7 +277,50 @@ def test_what_a_person_needs_to_find_out_stays(logged, text):
     assert json.loads(logged())["event"] == text
 
 
-@pytest.mark.parametrize("strange", ["\\", "'", '"a": "', '"password": \'', "x", "=", "(args", "x=", "a: b\n", "\\'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PenPay code: 123456. To sign in on a new device.",
+        "Your PenPay code is 123456",
+        "your code was 123456",
+        "the code 123456 was refused",
+        "one-time code:123-456",
+        "CODE = 123 456",
+        "123456 is your PenPay code",
+        '{"code": "123456"}',
+        "{'code': 123456}",
+        json.dumps(json.dumps({"code": "123456"})),
+        "message=PenPay+code%3A+123456.+To+sign+in&to=x",
+        "to=x&message=PenPay%20code%3A%20123456.%20To",
+        "otp 123456",
+    ],
+)
+def test_a_one_time_code_in_a_text_is_taken_out(logged, text):
+    log.info("%s", text)
+
+    for form in ("123456", "123 456", "123-456"):
+        assert form not in logged()
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        "code ",
+        "code: 123 ",
+        "123 ",
+        "code:is ",
+        "\\",
+        "'",
+        '"a": "',
+        '"password": \'',
+        "x",
+        "=",
+        "(args",
+        "x=",
+        "a: b\n",
+        "\\'",
+    ],
+)
 def test_no_text_of_a_stranger_takes_long(strange):
     """What is logged may be theirs: a pattern that goes back and forth over it would stop a worker."""
     began = time.perf_counter()

@@ -9,18 +9,12 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from identity.models import (
-    EmailVerification,
-    KycDocument,
-    KycSnapshot,
-    Notice,
-    PhoneVerification,
-    Profile,
-    RefreshToken,
-    Session,
-    User,
-)
+from identity.facade import account
+from identity.models import EmailVerification, Notice, PhoneVerification, Profile, RefreshToken, Session, User
+from identity.models.kyc import KycDocument, KycSnapshot
 from identity.tests.factories import a_customer
+from payments.domain.transaction import TransactionStatus as S
+from payments.models import Transaction
 from penpay.privacy.purging import PAGE
 from shared_kernel.facade import new_id
 from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
@@ -144,6 +138,76 @@ def test_what_the_law_keeps_goes_after_seven_years_and_not_a_day_before(known, c
     assert AuditLog.objects.filter(action="user.forgotten", target_id=str(who.id)).count() == 1
     assert LedgerEntry.objects.count() == entries
     assert User.objects.get(pk=who.id).restricted_at is not None
+
+
+def close(who):
+    """As the customer does it; when."""
+    account.close(who.id)
+    at = User.objects.get(pk=who.id).closed_at
+    assert at is not None
+    return at
+
+
+def test_a_closed_account_goes_seven_years_after_its_closing_and_not_a_day_before(known, capsys):
+    who, _, _, _ = known
+    at = close(who)
+    assert User.objects.get(pk=who.id).erase_after == at + SEVEN_YEARS
+
+    with time_machine.travel(at + SEVEN_YEARS - timedelta(days=1), tick=True):
+        early = run(capsys, "purge_expired")
+    assert (early["purged"]["aml_records"], early["kept_by_law"]) == (0, 1)
+    assert Profile.objects.get(pk=who.id).full_name == NAME
+
+    with time_machine.travel(at + SEVEN_YEARS + timedelta(hours=1), tick=True):
+        late = run(capsys, "purge_expired")
+    assert (late["purged"]["aml_records"], late["kept_by_law"]) == (1, 0)
+    assert_forgotten(who)
+    user = User.objects.get(pk=who.id)
+    assert (user.email, user.password) == ("", "!")
+    assert user.restricted_at is not None
+    assert user.closed_at == at
+    assert AuditLog.objects.filter(action="user.forgotten", target_id=str(who.id)).count() == 1
+
+
+def test_money_that_moved_after_the_closing_is_what_counts(known, capsys):
+    who, _, _, _ = known
+    at = close(who)
+    moved_at = at + timedelta(days=30)
+    Transaction.objects.filter(user_id=who.id).update(updated_at=moved_at)
+
+    with time_machine.travel(at + SEVEN_YEARS + timedelta(hours=1), tick=True):
+        assert run(capsys, "purge_expired")["purged"]["aml_records"] == 0
+    assert User.objects.get(pk=who.id).erase_after == moved_at + SEVEN_YEARS
+    assert AuditLog.objects.filter(action="user.kept_longer", target_id=str(who.id)).count() == 1
+    assert Profile.objects.get(pk=who.id).full_name == NAME
+
+    with time_machine.travel(moved_at + SEVEN_YEARS + timedelta(hours=1), tick=True):
+        assert run(capsys, "purge_expired")["purged"]["aml_records"] == 1
+    assert_forgotten(who)
+
+
+@pytest.mark.parametrize("tie", [{"frozen_at": timezone.now()}, {}], ids=["under review", "a payment is open"])
+def test_who_is_tied_by_then_is_asked_for_again_a_day_later(known, capsys, tie):
+    who, _, _, _ = known
+    at = close(who)
+    if tie:
+        User.objects.filter(pk=who.id).update(**tie)
+    else:
+        Transaction.objects.filter(user_id=who.id).update(status=S.NEEDS_ATTENTION)
+    due = at + SEVEN_YEARS + timedelta(hours=1)
+
+    with time_machine.travel(due, tick=False):
+        assert run(capsys, "purge_expired")["purged"]["aml_records"] == 0
+    assert Profile.objects.get(pk=who.id).full_name == NAME
+    assert User.objects.get(pk=who.id).erase_after == due + timedelta(days=1)
+
+
+def test_who_asks_to_be_forgotten_after_the_closing_is_kept_no_longer_for_it(known, capsys):
+    who, _, _, _ = known
+    at = close(who)
+    with time_machine.travel(at + timedelta(days=100), tick=True):
+        erase(capsys, who)
+    assert User.objects.get(pk=who.id).erase_after == at + SEVEN_YEARS
 
 
 def test_whose_identity_documents_cannot_be_deleted_yet_is_not_called_forgotten(known, capsys):

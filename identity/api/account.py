@@ -1,5 +1,6 @@
 """The REST edge of an account's changes: password, phone, e-mail address, its end; stepping up, the authenticator."""
 
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -71,10 +72,18 @@ class Password(APIView):
         return Response(status=204)
 
 
-class NewPhone(APIView):
-    """`POST me/phone`."""
+class NewContact(APIView):
+    """What `me/phone` and `me/email` have in common: the step-up, and that a code was sent."""
 
     permission_classes = [IsAuthenticated, SteppedUp]
+
+    def sent(self, expires_at: datetime) -> Response:
+        """202."""
+        return Response(CodeSentJSON({"expires_at": expires_at}).data, status=202)
+
+
+class NewPhone(NewContact):
+    """`POST me/phone`."""
 
     class NewPhoneBody(Body):
         phone = PhoneField()
@@ -85,8 +94,7 @@ class NewPhone(APIView):
 
         Needs a step-up of the last five minutes (`POST auth/step-up`), else 403 `step_up_required`.
         """
-        expires_at = account.ask_for_phone(signed_in(request), self.NewPhoneBody.read(request)["phone"])
-        return Response(CodeSentJSON({"expires_at": expires_at}).data, status=202)
+        return self.sent(account.ask_for_phone(signed_in(request), self.NewPhoneBody.read(request)["phone"]))
 
 
 class NewPhoneConfirmation(APIView):
@@ -96,17 +104,15 @@ class NewPhoneConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The number that the code went to is the account's now, and verified; payouts go there.
 
-        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts
-        wait, as on a new device.
+        Ends the other sessions and this one's step-up at once; the verified channels of before are told. Large payouts,
+        and small ones that come to as much, wait as on a new device.
         """
         account.confirm_phone(signed_in(request), CodeBody.read(request)["code"])
         return Response(status=204)
 
 
-class NewEmail(APIView):
+class NewEmail(NewContact):
     """`POST me/email`."""
-
-    permission_classes = [IsAuthenticated, SteppedUp]
 
     class NewEmailBody(Body):
         email = EmailField()
@@ -117,8 +123,7 @@ class NewEmail(APIView):
 
         Needs a step-up of the last five minutes (`POST auth/step-up`), else 403 `step_up_required`.
         """
-        expires_at = account.ask_for_email(signed_in(request), self.NewEmailBody.read(request)["email"])
-        return Response(CodeSentJSON({"expires_at": expires_at}).data, status=202)
+        return self.sent(account.ask_for_email(signed_in(request), self.NewEmailBody.read(request)["email"]))
 
 
 class NewEmailConfirmation(APIView):
@@ -220,8 +225,8 @@ class TotpConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """The authenticator's first code, within ten minutes: from now on its codes alone step up.
 
-        Five wrong ones in a row lock it a while. Needs a step-up of the last five minutes (`POST auth/step-up`), else
-        403 `step_up_required`.
+        Five wrong ones in a row lock it a while, and longer each time. Needs a step-up of the last five minutes (`POST
+        auth/step-up`), else 403 `step_up_required`.
         """
         step_up.confirm_totp(signed_in(request).id, CodeBody.read(request)["code"])
         return Response(status=204)

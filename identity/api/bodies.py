@@ -9,9 +9,9 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from identity.domain.contact import Email, InvalidEmail
 from identity.domain.ports import SignedIn
 from identity.domain.session import must_be_stepped_up
-from identity.domain.user import Email, InvalidEmail
 from shared_kernel.api.bodies import Body, TextField
 from shared_kernel.domain.identifiers import InvalidPhone, Phone
 from shared_kernel.facade import now

@@ -7,7 +7,8 @@ from rest_framework.views import APIView
 
 from identity.api.bodies import signed_in
 from identity.api.views import UserJSON
-from identity.domain.user import Address, UserNotFound
+from identity.domain.contact import Address
+from identity.domain.user import UserNotFound
 from identity.facade import ChangeProfile, profiles, queries
 from shared_kernel.api.bodies import Body, TextField
 

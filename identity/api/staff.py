@@ -69,11 +69,24 @@ class CodeForm(forms.Form):
 
 
 class NewPasswordForm(AdminPasswordChangeForm):
-    """Django's, with an audit row."""
+    """Django's, with an audit row; wrong old passwords are counted as those of a sign-in are."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, seat: Seat, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["new_password1"].validators.append(MaxLengthValidator(LONGEST_PASSWORD))
+        self.seat = seat
+        self.refused: DomainError | None = None
+        for name in ("old_password", "new_password1"):
+            self.fields[name].validators.append(MaxLengthValidator(LONGEST_PASSWORD))
+
+    def clean_old_password(self) -> str:
+        given = str(self.cleaned_data["old_password"])
+        member = StaffMember(id=UserId(self.user.pk), name=self.user.get_username(), password_hash=self.user.password)
+        try:
+            staff_sign_in.old_password(member, given, self.seat)
+        except DomainError as refused:
+            self.refused = refused
+            raise forms.ValidationError(refused.detail, code=refused.code) from None
+        return given
 
     def save(self, commit: bool = True) -> Any:
         staff_sign_in.change_password(UserId(self.user.pk), super().save)
@@ -180,10 +193,22 @@ def recovery_codes(request: HttpRequest) -> HttpResponse:
     return _shown(request, "New recovery codes", form)
 
 
+class NewPasswordView(PasswordChangeView):
+    """Django's, with the form that counts."""
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        user = UserId(UUID(str(self.request.user.pk)))
+        seat = Seat(address=client_address(self.request), browser=_browser(self.request, user))
+        return {**super().get_form_kwargs(), "seat": seat}
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        return _too_many(super().form_invalid(form), form.refused)
+
+
 @page
 def password(request: HttpRequest) -> HttpResponseBase:
     """A new password, for the old one."""
-    change = PasswordChangeView.as_view(
+    change = NewPasswordView.as_view(
         form_class=NewPasswordForm,
         success_url=reverse("admin:password_change_done"),
         extra_context=admin.site.each_context(request),
@@ -253,7 +278,11 @@ def _shown(
     request: HttpRequest, title: str, form: forms.Form, refused: DomainError | None = None, **more: Any
 ) -> HttpResponse:
     context = {**admin.site.each_context(request), "title": title, "form": form, "refused": refused, **more}
-    answer = TemplateResponse(request, "identity/staff_sign_in.html", context)
+    return _too_many(TemplateResponse(request, "identity/staff_sign_in.html", context), refused)
+
+
+def _too_many(answer: HttpResponse, refused: DomainError | None) -> HttpResponse:
+    """With the status that says so, and how long to wait, if that is the refusal."""
     if isinstance(refused, TooManyRequests):
         answer.status_code = refused.status
         answer["Retry-After"] = str(max(1, round(refused.extra["retry_after"])))

@@ -163,13 +163,14 @@ class Login(APIView):
 
     authentication_classes = [CsrfOnly]
     permission_classes = [AllowAny]
-    problems = (401, 403, 409, 422, 429, 503)
+    problems = (401, 403, 404, 409, 422, 429, 503)
 
     class LoginBody(Body):
         identifier = TextField(max_length=254)
         password = TextField(max_length=1024, trim_whitespace=False)
         device = DeviceBody()
         code = TextField(required=False, validators=[SIX_DIGITS])
+        replace_device = TextField(required=False, max_length=64)
 
     @extend_schema(request=LoginBody, responses={200: WelcomeJSON}, operation_id="login")
     def post(self, request: Request) -> HttpResponse:
@@ -178,6 +179,10 @@ class Login(APIView):
         From a device that its cookie does not show to be the account's, once the phone is verified: 403
         `device_code_required`, a code goes out by SMS, and the same request with `code` signs in. While an
         authenticator is in use, only its codes are taken, and none is sent. An account's very first device needs none.
+
+        With the code and all places for devices taken: 409 `device_limit_reached`, with the `devices`. The code stays
+        good: remove one of them, or send the same request with its id as `replace_device`, which counts only beside a
+        right `code`; that device's tokens stop at once.
         """
         body = self.LoginBody.read(request)
         device = body["device"]
@@ -190,6 +195,7 @@ class Login(APIView):
                 device_name=device["name"],
                 platform=device["platform"],
                 code=body.get("code", ""),
+                replace_device=body.get("replace_device", ""),
             )
         )
         answer = WelcomeJSON({"user": queries.me(welcome.user_id), "device": welcome.device}).data

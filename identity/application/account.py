@@ -5,14 +5,16 @@ Each change ends the other sessions at once, closes every open code, and is told
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from identity.application.codes import Codes
 from identity.application.notices import Notices, proven_channels
+from identity.domain.contact import Email
+from identity.domain.credentials import WrongPassword
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
-from identity.domain.user import AccountInUse, ContactTaken, Email, User, UserNotFound, WrongPassword
+from identity.domain.user import AccountInUse, ContactTaken, User, UserNotFound
 from identity.domain.verification import Channel, CodesAskedTooOften, Purpose, Target
 from shared_kernel.domain.errors import DomainError, Unprocessable
 from shared_kernel.domain.events import Event, PasswordResetAsked
@@ -43,17 +45,19 @@ class Account:
     audit: AuditLog
     unit_of_work: UnitOfWork
     clock: Clock
+    kept: timedelta  # after the end of the relationship
     is_tied: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
 
     # --- the password -------------------------------------------------------------------------------------------------
 
     def change_password(self, who: SignedIn, old: str, new: str) -> None:
-        """Raises `WrongPassword`, `WeakPassword`, `SignInBusy`; `SessionEnded` after five wrong ones.
+        """Raises `WrongPassword`, `WeakPassword`, `SignInBusy`, `AccountFrozen`; `SessionEnded` after five wrong ones.
 
         A try is counted before it is looked at, so that guesses at the same moment are no more than five either.
         """
         with self.unit_of_work():
             user, session = self.users.get(who.id), self.sessions.get(who.session_id)
+            user.may_change("the password can't be changed now")
             self.passwords.refuse_weak(new, user.known_words())
             may_try = session is not None and session.try_password(at=self.clock())
             if session is not None:
@@ -71,7 +75,7 @@ class Account:
                 raise WrongPassword("this is not your present password")
             channels = proven_channels(user)
             user.change_password(hash, at=self.clock(), why="by the old password")
-            self._changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
+            self.changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
 
     def ask_for_reset(self, identifier: Phone | Email | None) -> None:
         """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for.
@@ -97,7 +101,7 @@ class Account:
             user = self.users.get(event.user_id)
             target = user.proven_email() or user.proven_phone()
             done = self.codes.was_sent_since(user.id, Purpose.RESET_PASSWORD, event.occurred_at)
-            if target is None or done or not user.is_active:
+            if target is None or done or not user.is_open:
                 return
             try:
                 code = self.codes.make(user.id, Purpose.RESET_PASSWORD, target, at=self.clock())
@@ -118,12 +122,13 @@ class Account:
             user = self.users.get(found[0])
             channels = proven_channels(user)
             proven = self.codes.submit(user.id, Purpose.RESET_PASSWORD, code, at=at)
-            if proven in channels and user.is_active:
+            if proven in channels and user.is_open:
                 self.passwords.refuse_weak(password, user.known_words())
                 user.change_password(hash, at=at, why=f"by a code sent by {Channel.of(proven)}")
-                self._changed(user, NoticeKind.PASSWORD_RESET, channels, keep=None)
+                self.changed(user, NoticeKind.PASSWORD_RESET, channels, keep=None)
                 return
-            user.note("user.reset_refused", at=at, why=proven.code if isinstance(proven, DomainError) else "no channel")
+            why = proven.code if isinstance(proven, DomainError) else "no channel" if user.is_open else "not open"
+            user.note("user.reset_refused", at=at, why=why)
             self.users.save(user)
         raise ResetRefused
 
@@ -171,10 +176,10 @@ class Account:
             match proven:
                 case Phone():
                     user.change_phone(proven, at=at)
-                    self._changed(user, NoticeKind.PHONE_CHANGED, channels, keep=who)
+                    self.changed(user, NoticeKind.PHONE_CHANGED, channels, keep=who)
                 case Email():
                     user.change_email(proven, at=at)
-                    self._changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
+                    self.changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
                 case DomainError():
                     user.note(f"user.{purpose}_refused", at=at, why=proven.code)
                     self.users.save(user)
@@ -195,12 +200,16 @@ class Account:
                     "has ended"
                 )
             channels = proven_channels(user)
-            user.close(at=self.clock())
+            at = self.clock()
+            user.close(keep_until=at + self.kept, at=at)
             self.totps.remove(user_id)
-            self._changed(user, NoticeKind.ACCOUNT_CLOSED, channels, keep=None)
+            self.changed(user, NoticeKind.ACCOUNT_CLOSED, channels, keep=None)
 
-    def _changed(self, user: User, kind: NoticeKind, channels: Sequence[Target], *, keep: SignedIn | None) -> None:
-        """What every change ends with, in its unit of work: the session that made it may go on, its step-up may not."""
+    def changed(self, user: User, kind: NoticeKind, channels: Sequence[Target], *, keep: SignedIn | None) -> None:
+        """What every change ends with, in its unit of work: the session that made it may go on, its step-up may not.
+
+        Saves `user`; `channels` are those of before.
+        """
         at = self.clock()
         user.end_all_sessions(at=at, why=kind)
         self.sessions.end_all(user.id, but=keep.session_id if keep else None, at=at, by=kind)

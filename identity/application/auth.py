@@ -5,7 +5,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from identity.application.codes import CodeToSend
+from identity.application.notices import Notices, proven_channels
 from identity.application.step_up import SecondFactor
+from identity.domain.contact import Email
+from identity.domain.credentials import InvalidCredentials
+from identity.domain.device import Device, DeviceCodeRequired, DeviceLimitReached, DeviceNotFound
+from identity.domain.notice import NoticeKind
 from identity.domain.ports import (
     AccessClaims,
     AccessTokens,
@@ -15,16 +20,9 @@ from identity.domain.ports import (
     SignedIn,
     UserRepository,
 )
-from identity.domain.session import Session, SessionEnded, must_be_stepped_up
-from identity.domain.user import (
-    Device,
-    DeviceCodeRequired,
-    DeviceLimitReached,
-    DeviceNotFound,
-    Email,
-    InvalidCredentials,
-    User,
-)
+from identity.domain.session import RefreshTokenReused, Session, SessionEnded, must_be_stepped_up
+from identity.domain.totp import TotpFactor
+from identity.domain.user import User
 from identity.domain.verification import Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
@@ -42,6 +40,7 @@ class SignIn:
     device_name: str
     platform: str
     code: str = field(repr=False, default="")  # what a device that is new needs beside the password
+    replace_device: str = ""  # the client id of the one whose slot it takes; only with the code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +77,14 @@ class Auth:
     max_devices: int
     refresh_ttl: timedelta
     second: SecondFactor
+    notices: Notices
 
     def sign_in(self, command: SignIn) -> Welcome:
         """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`.
 
         From a device that is new to the account: `DeviceCodeRequired` (a code was sent, or is the authenticator's), and
         with a code what refuses it: `WrongCode`, `NoOpenCode`, `TotpLocked`; `CodesAskedTooOften`, `SmsUnavailable`.
+        `DeviceLimitReached` and `DeviceNotFound` (`replace_device` names none) leave the right code good.
         """
         found = self.users.password_of(command.identifier) if command.identifier else None
         if not self.passwords.matches(command.password, found[1] if found else None):
@@ -93,7 +94,7 @@ class Auth:
         try:
             with self.unit_of_work():
                 came_of_it = self._judge(self.users.get(found[0]), found[1], command, at=self.clock())
-        except (DeviceLimitReached, InvalidCredentials) as refused:
+        except (DeviceLimitReached, DeviceNotFound, InvalidCredentials) as refused:  # the code stays unused, too
             self._failed(found[0], refused.code)
             raise
         match came_of_it:
@@ -111,24 +112,30 @@ class Auth:
         """The sign-in; or the code to be sent first; or why the given one is refused, whose try is to be committed."""
         if not user.is_active or user.password_hash != proven_hash:  # changed while the hash was computed
             raise InvalidCredentials("the phone or e-mail address and the password don't fit together")
-        if not self._is_known(user, command, at=at) and self.users.had_devices(user.id):
-            missing = self._look_at_code(user, command, at=at)
+        if self._is_known(user, command, at=at) or not self.users.had_devices(user.id):
+            return self._begin(user, command, at=at)
+        phone, authenticator = user.proven_phone(), self.second.authenticator_of(user.id)
+        has_second = phone is not None or authenticator is not None
+        if has_second:
+            missing = self._look_at_code(user, command, phone, authenticator, at=at)
             if missing is not None:
                 self.users.save(user)
                 return missing
-        return self._begin(user, command, at=at)
+            if command.replace_device:
+                user.replace(command.replace_device, at=at)
+        self.notices.tell(user, NoticeKind.NEW_DEVICE, proven_channels(user))
+        return self._begin(user, command, is_proven=has_second, at=at)
 
-    def _look_at_code(self, user: User, command: SignIn, *, at: datetime) -> CodeToSend | DomainError | None:
-        """On a new device. None: the code is right, or there is nothing that one could come from."""
-        phone, authenticator = user.proven_phone(), self.second.authenticator_of(user.id)
-        if phone is None and authenticator is None:
-            return None
+    def _look_at_code(
+        self, user: User, command: SignIn, phone: Phone | None, authenticator: TotpFactor | None, *, at: datetime
+    ) -> CodeToSend | DomainError | None:
+        """On a new device. None: the code is right."""
         if not command.code:
             user.note("user.device_code_required", at=at)
             if phone is None or authenticator is not None:
                 return DeviceCodeRequired(sent=False)
             return self.second.codes.make(user.id, Purpose.NEW_DEVICE, phone, asker=command.client_id, at=at)
-        refusal = self.second.submit(user.id, Purpose.NEW_DEVICE, command.code, asker=command.client_id, at=at)
+        refusal = self.second.submit(user, Purpose.NEW_DEVICE, command.code, asker=command.client_id, at=at)
         if refusal is not None:
             user.note("user.device_code_refused", at=at, why=refusal.code)
         return refusal
@@ -137,8 +144,8 @@ class Auth:
         id, secret_hash = self._cookie(command.device_cookie)
         return id is not None and user.recognise(id, secret_hash, at=at) is not None
 
-    def _begin(self, user: User, command: SignIn, *, at: datetime) -> Welcome:
-        device, cookie = self._device(user, command, at=at)
+    def _begin(self, user: User, command: SignIn, *, is_proven: bool = False, at: datetime) -> Welcome:
+        device, cookie = self._device(user, command, is_proven=is_proven, at=at)
         ended = [known.id for known in user.devices if known.revoked_at is not None]
         self.sessions.end_those_of([*ended, device.id], at=at, by="signed_in_again")
         session = Session.begin(self.ids(), user.id, device.id, user.token_epoch, at=at)
@@ -154,7 +161,7 @@ class Auth:
             tokens=Tokens(access=access, refresh=refresh, device=cookie),
         )
 
-    def _device(self, user: User, command: SignIn, *, at: datetime) -> tuple[Device, str]:
+    def _device(self, user: User, command: SignIn, *, is_proven: bool, at: datetime) -> tuple[Device, str]:
         id, secret_hash = self._cookie(command.device_cookie)
         known = user.recognise(id, secret_hash, at=at) if id else None
         if known is not None:
@@ -171,7 +178,7 @@ class Auth:
             created_at=at,
             last_seen_at=at,
         )
-        return user.enrol(device, limit=self.max_devices), f"{id}.{secret}"
+        return user.enrol(device, limit=self.max_devices, is_proven=is_proven), f"{id}.{secret}"
 
     def _cookie(self, cookie: str) -> tuple[UUID | None, str]:
         id, _, secret = cookie.partition(".")
@@ -227,6 +234,8 @@ class Auth:
         if refusal is not None:
             if session.ended_at == at:
                 user.note("user.session_ended", at=at, why=session.ended_by, session=str(session.id))
+            if isinstance(refusal, RefreshTokenReused):  # once: from then on the session has ended
+                self.notices.tell(user, NoticeKind.REFRESH_REUSED, proven_channels(user))
             self.sessions.save(session)
             self.users.save(user)
             return refusal
@@ -272,9 +281,7 @@ class Auth:
         """
         with self.unit_of_work():
             user, at = self.users.get(who.id), self.clock()
-            device = next((known for known in user.active_devices() if known.client_id == client_id), None)
-            if device is None:
-                raise DeviceNotFound("no such device")
+            device = user.device_of(client_id)
             if device.id != who.device_id:
                 must_be_stepped_up(who.stepped_up_at, at=at)
             user.revoke(device, at=at, why="removed by the customer")

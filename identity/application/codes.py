@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from identity.domain.contact import Email
 from identity.domain.ports import EmailSender, Secrets, SmsSender, VerificationRepository
-from identity.domain.user import Email
 from identity.domain.verification import (
     CHANNELS,
     MOST,

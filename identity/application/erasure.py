@@ -9,6 +9,9 @@ from identity.domain.user import SubjectStillActive, User, UserNotFound
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, UnitOfWork
 
+ENDED = "retention ended"
+ASKED_AGAIN = timedelta(days=1)  # whether somebody who was kept longer is still tied
+
 
 @dataclass(frozen=True, kw_only=True)
 class EraseSubject:
@@ -53,9 +56,11 @@ class Erasure:
             ties = self.ties.of(user.id)
             if ties.open:
                 raise SubjectStillActive(f"settle this first, then erase: {'; '.join(ties.open)}")
+            ended = user.closed_at or at
             by_law = ties.has_moved_money or user.kyc.status is not KycStatus.NONE
             devices = [device.id for device in user.devices]
-            user.restrict(until=at + self.kept if by_law else None, at=at, why=command.why)
+            until = max(ended, ties.last_moved_at or ended) + self.kept
+            user.restrict(until=until if by_law else None, at=at, why=command.why)
             if not command.dry_run:
                 self.sessions.end_those_of(devices, at=at, by="erased")
                 self.users.save(user)
@@ -73,19 +78,41 @@ class Erasure:
         return self.records.count_waiting(self.clock())
 
     def finish(self, most: int) -> int:
-        """Forgets the rest of up to `most` of the `overdue` customers; how many."""
+        """Forgets the rest of up to `most` of the `overdue` customers; how many. Who is still tied, or under review, or
+        whose money moved later, is dated anew.
+        """
         forgotten = 0
         for id in self.records.overdue(self.clock(), most):
             with self.unit_of_work():
                 user, at = self.users.get(id), self.clock()
                 if user.erase_after is None or user.erase_after > at:
                     continue
-                user.erase_after = None
-                self.users.save(user)
-                self.records.forget_identity(id)
-                self.audit.append([AuditRecord("user.forgotten", "user", str(id), at, why="retention ended")])
-            forgotten += 1
+                forgotten += self._forget(user, user.erase_after, at=at)
         return forgotten
+
+    def _forget(self, user: User, due: datetime, *, at: datetime) -> bool:
+        """Whether it was done."""
+        ties = self.ties.of(user.id)
+        if ties.last_moved_at is not None:
+            due = max(due, ties.last_moved_at + self.kept)
+        if ties.open or user.frozen_at is not None:
+            due = max(due, at + ASKED_AGAIN)
+        if due > at:
+            user.erase_after = due
+            user.note("user.kept_longer", at=at, kept_until=due.date().isoformat())
+            self.users.save(user)
+            return False
+        if user.restricted_at is None:  # a closed account, whose customer never asked to be forgotten
+            devices = [device.id for device in user.devices]
+            user.restrict(until=None, at=at, why=ENDED)
+            self.sessions.end_those_of(devices, at=at, by="erased")
+            self.users.save(user)
+            self.records.forget_contact(user.id)
+        user.erase_after = None
+        self.users.save(user)
+        self.records.forget_identity(user.id)
+        self.audit.append([AuditRecord("user.forgotten", "user", str(user.id), at, why=ENDED)])
+        return True
 
 
 def _told(user: User, restricted_at: datetime, *, already: bool = False) -> Erased:

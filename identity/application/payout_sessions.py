@@ -1,5 +1,6 @@
 """What payments asks of the session that orders a payout: stepped up, and neither device nor phone just new."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,34 +12,46 @@ from shared_kernel.domain.money import Money
 
 @dataclass(frozen=True)
 class PayoutSessions:
-    """A device waits for `wait` before payouts of `large` (KES) and more; an account's very first one does not. After a
-    change of the phone, to which payouts go, every device waits.
+    """A device waits for `wait` before payouts that come to `large` (KES) and more, all of that time taken together; an
+    account's very first one does not. After a change of the phone, to which payouts go, or once support took a lost
+    authenticator away, every device waits.
 
-    Both join the caller's unit of work, with one query.
+    `ordered` gives what the customer has ordered since a moment from sessions that waited then, in KES: from whichever
+    of them, for a device that is removed and enrolled anew begins another wait and no other sum. Both join the caller's
+    unit of work, with one query, and hold against each other under the lock of the users row.
     """
 
     sessions: SessionRepository
     wait: timedelta
     large: Money
 
-    def may_ask(self, session: UUID, amount: Money, *, at: datetime) -> None:
+    def may_ask(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> None:
         """Raises `DeviceTooNew`, `SessionEnded`."""
-        self._must_be_known(self.sessions.standing(session), amount, at=at)
+        self._must_not_wait(self.sessions.standing(session), amount, ordered, at=at)
 
-    def may_order(self, session: UUID, amount: Money, *, at: datetime) -> None:
-        """Raises `DeviceTooNew`, `StepUpRequired`, `SessionEnded`."""
+    def may_order(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> bool:
+        """Whether the session waits, so that the payout counts from now on.
+
+        Raises `DeviceTooNew`, `StepUpRequired`, `SessionEnded`.
+        """
         standing = self.sessions.standing(session)
-        self._must_be_known(standing, amount, at=at)
+        waits = self._must_not_wait(standing, amount, ordered, at=at)
         must_be_stepped_up(standing.stepped_up_at, at=at)
+        return waits
 
-    def _must_be_known(self, standing: SessionStanding, amount: Money, *, at: datetime) -> None:
-        if standing.new_since is None or amount < self.large:
-            return
-        may_at = standing.new_since + self.wait
-        if at < may_at:
-            when = may_at.isoformat(timespec="seconds").replace("+00:00", "Z")
-            raise DeviceTooNew(
-                "this device is new to your account, or its phone number was changed a short while ago: payouts of "
-                f"{self.large} and more can be ordered from here after {when}, smaller ones now",
-                may_at=when,
-            )
+    def _must_not_wait(
+        self, standing: SessionStanding, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime
+    ) -> bool:
+        """Whether the session waits, and the amount is one that need not. Raises `DeviceTooNew`."""
+        if standing.new_since is None or at >= (may_at := standing.new_since + self.wait):
+            return False
+        before = ordered(at - self.wait)
+        if before + amount < self.large:
+            return True
+        when = may_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        raise DeviceTooNew(
+            "this device is new to your account, or its phone number was changed or its authenticator removed a short "
+            f"while ago: payouts that come to {self.large} and more can be ordered from here after {when}, now less "
+            f"than {self.large - before}",
+            may_at=when,
+        )

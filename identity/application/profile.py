@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from identity.domain.contact import Address
 from identity.domain.ports import UserRepository
-from identity.domain.user import Address
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import Clock, UnitOfWork
 

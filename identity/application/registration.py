@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
+from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
-from identity.domain.user import Email, User
+from identity.domain.user import User
 from identity.domain.verification import MOST, Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.events import Event, UserRegistered
@@ -62,25 +63,34 @@ class Registration:
         with self.unit_of_work():
             user = self.users.get(user_id)
             lately = at - max(while_ for _, while_ in MOST)
-            if user.phone_verified_at is not None or self.codes.was_sent_since(user_id, Purpose.PROVE_PHONE, lately):
+            if (
+                user.phone_verified_at is not None
+                or not user.is_open
+                or self.codes.was_sent_since(user_id, Purpose.PROVE_PHONE, lately)
+            ):
                 return None
             return self.codes.make(user_id, Purpose.PROVE_PHONE, user.unproven_phone(), at=at)
 
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.
 
-        Raises `PhoneAlreadyVerified`, `CodesAskedTooOften`, `SmsUnavailable`.
+        Raises `PhoneAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`.
         """
         with self.unit_of_work():
-            phone = self.users.get(user_id).unproven_phone()
-            code = self.codes.make(user_id, Purpose.PROVE_PHONE, phone, at=self.clock())
+            user = self.users.get(user_id)
+            user.may_change()
+            code = self.codes.make(user_id, Purpose.PROVE_PHONE, user.unproven_phone(), at=self.clock())
         return self.codes.send(code)
 
     def confirm_phone(self, user_id: UserId, code: str) -> None:
-        """Tries are counted, five at most. Raises `WrongCode`, `NoOpenCode`, `PhoneAlreadyVerified`."""
+        """Tries are counted, five at most.
+
+        Raises `WrongCode`, `NoOpenCode`, `AccountFrozen`, `PhoneAlreadyVerified`.
+        """
         at = self.clock()
         with self.unit_of_work():
             user = self.users.get(user_id)
+            user.may_change()
             user.unproven_phone()
             proven = self.codes.submit(user_id, Purpose.PROVE_PHONE, code, at=at)
             match proven:
@@ -95,18 +105,23 @@ class Registration:
     def send_email_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's e-mail address; it closes the one before. Until when it is good.
 
-        Raises `EmailAlreadyVerified`, `CodesAskedTooOften`, `EmailUnavailable`.
+        Raises `EmailAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`.
         """
         with self.unit_of_work():
-            email = self.users.get(user_id).unproven_email()
-            code = self.codes.make(user_id, Purpose.PROVE_EMAIL, email, at=self.clock())
+            user = self.users.get(user_id)
+            user.may_change()
+            code = self.codes.make(user_id, Purpose.PROVE_EMAIL, user.unproven_email(), at=self.clock())
         return self.codes.send(code)
 
     def confirm_email(self, user_id: UserId, code: str) -> None:
-        """Tries are counted, five at most. Raises `WrongCode`, `NoOpenCode`, `EmailAlreadyVerified`."""
+        """Tries are counted, five at most.
+
+        Raises `WrongCode`, `NoOpenCode`, `AccountFrozen`, `EmailAlreadyVerified`.
+        """
         at = self.clock()
         with self.unit_of_work():
             user = self.users.get(user_id)
+            user.may_change()
             user.unproven_email()
             proven = self.codes.submit(user_id, Purpose.PROVE_EMAIL, code, at=at)
             match proven:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from identity.domain.credentials import InvalidCredentials
 from identity.domain.ports import FactorRepository, Passwords, Secrets, SignInTries, StaffDirectory
 from identity.domain.staff_sign_in import (
     MOST_TRIES,
@@ -20,7 +21,7 @@ from identity.domain.staff_sign_in import (
     normal,
     shown,
 )
-from identity.domain.user import InvalidCredentials, UserNotFound
+from identity.domain.user import UserNotFound
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import AuditLog, AuditRecord, Clock, IdSource, UnitOfWork
 
@@ -151,8 +152,21 @@ class StaffSignIn:
     def _hash(self, factor_id: UUID, code: str) -> str:
         return self.secrets.recovery_fingerprint(factor_id, normal(code))
 
+    def old_password(self, member: StaffMember, password: str, seat: Seat) -> None:
+        """Whether somebody who is signed in knows the password that they want to change, for a session may be stolen.
+
+        Counted as tries of signing in are. Raises `InvalidCredentials`, `SignInLocked`, `SignInBusy`.
+        """
+        with self._counted(member, seat, refused="staff.password_refused") as judged:
+            if not self.passwords.matches(password, member.password_hash):
+                judged.wrong(InvalidCredentials("This is not your present password."), "wrong old password")
+        with self.unit_of_work():
+            self._give_back(judged.keys)
+
     def change_password(self, user_id: UserId, save: Callable[[], object]) -> None:
-        """A password of their own choice, stored by `save`; their sessions elsewhere end, for they are bound to it."""
+        """A password of their own choice, stored by `save`, once `old_password` let them; their sessions elsewhere end,
+        for they are bound to it.
+        """
         with self.unit_of_work():
             save()
             self._note("staff.password_changed", user_id)
@@ -190,8 +204,11 @@ class StaffSignIn:
         return member
 
     @contextmanager
-    def _counted(self, member: StaffMember | None, seat: Seat, given: str = "") -> Iterator["_Judged"]:
-        """Counts a try before it is judged. What breaks off without a verdict is given back.
+    def _counted(
+        self, member: StaffMember | None, seat: Seat, given: str = "", *, refused: str = "staff.sign_in_failed"
+    ) -> Iterator["_Judged"]:
+        """Counts a try before it is judged; a wrong one is audited as `refused`. What breaks off without a verdict is
+        given back.
 
         Raises `SignInLocked`.
         """
@@ -216,7 +233,7 @@ class StaffSignIn:
                 raise
             with self.unit_of_work():
                 user = member.id if member else None
-                self._note("staff.sign_in_failed", user, why=judged.why)
+                self._note(refused, user, why=judged.why)
                 if any(tries.count >= MOST_TRIES for tries in counted.values()):
                     self._note("staff.locked_out", user, why=", ".join(key.partition(":")[0] for key in keys))
             raise

@@ -9,9 +9,9 @@ from identity.application.notices import Notices, proven_channels
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
-from identity.domain.totp import TotpAlreadyEnrolled, TotpFactor, TotpNotFound
+from identity.domain.totp import TotpAlreadyEnrolled, TotpFactor, TotpNotFound, TotpUse
 from identity.domain.user import User
-from identity.domain.verification import Purpose
+from identity.domain.verification import Purpose, WrongCode
 from shared_kernel.domain.errors import Conflict, DomainError
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import Clock, UnitOfWork
@@ -37,19 +37,24 @@ class SecondFactor:
 
     codes: Codes
     totps: TotpRepository
+    notices: Notices
 
     def authenticator_of(self, user: UserId) -> TotpFactor | None:
         """The one in use. While there is one, no code is to be sent, for none is taken."""
         factor = self.totps.get(user)
         return factor if factor is not None and factor.confirmed_at is not None else None
 
-    def submit(self, user: UserId, purpose: Purpose, code: str, *, asker: str, at: datetime) -> DomainError | None:
-        """Joins the caller's unit of work, which commits the try. None: the code is right."""
-        if factor := self.authenticator_of(user):
-            refusal = factor.submit(code, at=at)
+    def submit(self, user: User, purpose: Purpose, code: str, *, asker: str, at: datetime) -> DomainError | None:
+        """Joins the caller's unit of work, which saves `user` and commits the try. None: the code is right."""
+        if factor := self.authenticator_of(user.id):
+            use = TotpUse.SIGN_IN if purpose is Purpose.NEW_DEVICE else TotpUse.STEP_UP
+            refusal = factor.submit(code, use, at=at)
             self.totps.save(factor)
+            if isinstance(refusal, WrongCode) and not refusal.extra["tries_left"]:
+                user.note("totp.locked", at=at, use=use)
+                self.notices.tell(user, NoticeKind.TOTP_LOCKED, proven_channels(user))
             return refusal
-        sent = self.codes.submit(user, purpose, code, asker=asker, at=at)
+        sent = self.codes.submit(user.id, purpose, code, asker=asker, at=at)
         return sent if isinstance(sent, DomainError) else None
 
 
@@ -99,7 +104,7 @@ class StepUp:
             session = self.sessions.get(who.session_id)
             if session is None or session.ended_at is not None or session.token_epoch != user.token_epoch:
                 raise SessionEnded("sign in again")
-            refusal = self.second.submit(who.id, Purpose.STEP_UP, code, asker=str(who.session_id), at=at)
+            refusal = self.second.submit(user, Purpose.STEP_UP, code, asker=str(who.session_id), at=at)
             if refusal is None:
                 session.stepped_up_at = at
                 self.sessions.save(session)
@@ -133,7 +138,7 @@ class StepUp:
                 raise TotpNotFound(
                     "no authenticator waits for its first code, which comes within ten minutes: POST me/totp first"
                 )
-            refusal = factor.submit(code, at=at)
+            refusal = factor.submit(code, TotpUse.STEP_UP, at=at)
             if refusal is None:
                 factor.confirmed_at = at
                 self._tell(user, NoticeKind.TOTP_ADDED, at=at)

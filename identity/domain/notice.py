@@ -1,4 +1,4 @@
-"""What a customer is told of, on the channels of before a change, so that no thief makes it in silence."""
+"""What a customer is told of, on all verified channels (those of before a change), so that no thief acts in silence."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +10,7 @@ from shared_kernel.domain.identifiers import UserId
 
 
 class NoticeKind(StrEnum):
-    """What was changed."""
+    """What was changed, or tried."""
 
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - no password
     PASSWORD_RESET = "password_reset"  # noqa: S105 - no password
@@ -19,6 +19,10 @@ class NoticeKind(StrEnum):
     ACCOUNT_CLOSED = "account_closed"
     TOTP_ADDED = "totp_added"
     TOTP_REMOVED = "totp_removed"
+    TOTP_TAKEN_AWAY = "totp_taken_away"
+    TOTP_LOCKED = "totp_locked"
+    NEW_DEVICE = "new_device"
+    REFRESH_REUSED = "refresh_reused"
 
 
 SAYS = {
@@ -29,6 +33,10 @@ SAYS = {
     NoticeKind.ACCOUNT_CLOSED: "Your PenPay account was closed.",
     NoticeKind.TOTP_ADDED: "An authenticator app was added to your PenPay account.",
     NoticeKind.TOTP_REMOVED: "The authenticator app was removed from your PenPay account.",
+    NoticeKind.TOTP_TAKEN_AWAY: "PenPay's support removed the authenticator app from your account, as it was asked to.",
+    NoticeKind.TOTP_LOCKED: "Too many wrong codes of your authenticator app were given for your PenPay account.",
+    NoticeKind.NEW_DEVICE: "Somebody signed in to your PenPay account on a device that is new to it.",
+    NoticeKind.REFRESH_REUSED: "A sign-in to your PenPay account was ended, for somebody may have copied its cookies.",
 }
 """A notice holds nothing that is secret or personal."""
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from identity.domain.contact import Address, Email
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
 from identity.domain.notice import Notice
 from identity.domain.session import RefreshToken, Session, SessionStanding
 from identity.domain.staff_sign_in import Factor, StaffMember, Tries
 from identity.domain.totp import TotpFactor
-from identity.domain.user import Address, Email, User
+from identity.domain.user import User
 from identity.domain.verification import OneTimeCode, Purpose
 from shared_kernel.domain.errors import TooManyRequests, Unavailable
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
@@ -187,10 +188,14 @@ class ImageCleaner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """What still ties a customer to PenPay by the other contexts: each of `open`, in words, forbids an erasure."""
+    """What still ties a customer to PenPay by the other contexts: each of `open`, in words, forbids an erasure.
+
+    `last_moved_at` is when the last of their Transactions changed.
+    """
 
     open: tuple[str, ...] = ()
     has_moved_money: bool = False
+    last_moved_at: datetime | None = None
 
 
 class CustomerTies(Protocol):
@@ -213,7 +218,7 @@ class PersonalRecords(Protocol):
         """The rest: phone, name, date of birth, addresses, Deriv accounts. Nothing tells whose rows they were."""
 
     def count_overdue(self, at: datetime) -> int:
-        """How many restricted ones the law keeps no longer, without those who wait."""
+        """How many erased or closed ones the law keeps no longer, without those who wait."""
 
     def count_waiting(self, at: datetime) -> int:
         """How many the law keeps no longer, but whose identity documents are in append-only rows."""
@@ -222,7 +227,7 @@ class PersonalRecords(Protocol):
         """Up to `most` of those whom `count_overdue` counts, not locked."""
 
     def restricted(self) -> int:
-        """How many the law still keeps something of."""
+        """How many erased or closed ones the law still keeps something of."""
 
 
 class Passwords(Protocol):

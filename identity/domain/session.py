@@ -29,15 +29,15 @@ class StepUpRequired(Forbidden):
 
 
 class DeviceTooNew(Forbidden):
-    """A large payout has to wait until this device, and the phone that is paid, have been known for a while;
-    `extra["may_at"]`.
+    """Large payouts, or small ones that come to as much, have to wait until this device, and the phone that is paid,
+    have been known for a while; `extra["may_at"]`.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStanding:
     """What a payout depends on: when the session stepped up, and since when its device is known, if it is not the
-    account's first, or the phone number, if it was changed: the later of the two.
+    account's first, or the phone number, if it was changed, or support took an authenticator away: the latest of these.
     """
 
     stepped_up_at: datetime | None

@@ -28,6 +28,8 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     ),
     "wallet.approve_treasurymovement": ("treasurymovement", "Can approve and reject treasury movements"),
     "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
+    "identity.ask_totp_removal": ("totpremoval", "Can ask that a customer's lost authenticator is removed"),
+    "identity.approve_totp_removal": ("totpremoval", "Can approve that a customer's lost authenticator is removed"),
     "identity.see_kyc": ("kycsnapshot", "Can see what customers submitted for their identity check, in clear"),
     "shared_kernel.continue_anchor": (
         "seal",
@@ -73,16 +75,24 @@ _OFFICER = _CUSTOMERS | _AUDIT | {
 
 GROUPS: Mapping[str, StaffGroup] = {
     "support": StaffGroup(
-        frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
+        frozenset(
+            _CUSTOMERS
+            | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer", "identity.totpremoval"}
+        ),
+        frozenset({"identity.ask_totp_removal"}),
     ),
     "compliance officer": StaffGroup(
         frozenset(_OFFICER | {"payments.proposal"}), frozenset({"identity.see_kyc", "payments.hold_transaction"})
     ),
     "compliance manager": StaffGroup(
-        frozenset(_OFFICER | _LEDGER | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation"}),
+        frozenset(
+            _OFFICER | _LEDGER
+            | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation", "identity.totpremoval"}
+        ),
         frozenset(
             {
                 "identity.see_kyc",
+                "identity.approve_totp_removal",
                 "payments.approve_transaction_decision",
                 "payments.hold_transaction",
                 "payments.release_transaction",

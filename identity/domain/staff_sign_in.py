@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from identity.domain.credentials import InvalidCredentials
 from identity.domain.totp import DIGITS, DRIFT, STEP_S, totp
-from identity.domain.user import InvalidCredentials
 from shared_kernel.domain.errors import Conflict, Forbidden, TooManyRequests
 from shared_kernel.domain.identifiers import UserId
 

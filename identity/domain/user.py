@@ -1,19 +1,18 @@
 """The User aggregate: who a customer is, their devices, their standing and their Deriv login; and what can be wrong."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from identity.domain.countries import COUNTRIES
+from identity.domain.contact import Address, Email, full_name
+from identity.domain.device import Device, DeviceLimitReached, DeviceNotFound
 from identity.domain.kyc import Kyc, KycStatus, same_person
 from identity.domain.kyc_snapshot import KycFacts, KycSnapshot, KycUnderReview
-from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from shared_kernel.domain.errors import Conflict, Forbidden, NotFound, Unprocessable
 from shared_kernel.domain.events import Aggregate, UserRegistered
-from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
+from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.ports import AuditRecord
-from shared_kernel.domain.requests import DerivLogin, DerivPlatform
+from shared_kernel.domain.requests import DerivPlatform
 
 UNUSABLE = "!"  # a password's hash that no password has
 DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
@@ -23,28 +22,8 @@ class UserNotFound(NotFound):
     """No such user."""
 
 
-class InvalidEmail(Unprocessable):
-    """Not an e-mail address."""
-
-
-class InvalidName(Unprocessable):
-    """Not a full name."""
-
-
-class InvalidAddress(Unprocessable):
-    """Not an address that a letter could reach, or one that a spreadsheet would take for a formula."""
-
-
 class NameIsVerified(Conflict):
     """The name is what documents prove, or are being looked at for: it isn't changed by hand any more."""
-
-
-class WeakPassword(Unprocessable):
-    """A password that is too short, too common, or made of what the account says of its owner."""
-
-
-class WrongPassword(Unprocessable):
-    """Not the present password."""
 
 
 class ContactTaken(Conflict):
@@ -57,37 +36,6 @@ class AccountInUse(Conflict):
 
 class AlreadyRegistered(Conflict):
     """The phone or the e-mail address belongs to an account; which of them is not said."""
-
-
-class InvalidCredentials(Unauthenticated):
-    """Unknown user, wrong password or closed account: the three are never told apart."""
-
-
-class SignInBusy(TooManyRequests):
-    """All turns for hashing are taken."""
-
-
-class DeviceLimitReached(Conflict):
-    """Every slot for a device is taken; `extra["devices"]` lists who takes them."""
-
-
-class DeviceCodeRequired(Forbidden):
-    """The password is right, the device unknown: it takes a code of the authenticator; where none is in use, the one
-    that was `sent` to the verified phone.
-    """
-
-    def __init__(self, *, sent: bool) -> None:
-        super().__init__(
-            "this device is new to your account: a code was sent by SMS to your phone; send the same sign-in again "
-            "with it as `code`"
-            if sent
-            else "this device is new to your account: send the same sign-in again with the code that your "
-            "authenticator shows now as `code`; if you have lost it, ask support"
-        )
-
-
-class DeviceNotFound(NotFound):
-    """No such device, or it is somebody else's."""
 
 
 class PhoneAlreadyVerified(Conflict):
@@ -126,87 +74,6 @@ class DerivLoginUnsuitable(Unprocessable):
     """A demo account, or one in a currency that PenPay does not pay out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Email:
-    """An e-mail address in lower case. `str` and `repr` are masked."""
-
-    address: str
-
-    def __post_init__(self) -> None:
-        plain = self.address.isascii() and len(self.address) <= 254 and self.address == self.address.lower()
-        if not (plain and re.fullmatch(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[a-z0-9-]+(\.[a-z0-9-]+)+", self.address)):
-            raise InvalidEmail("give an e-mail address, as in name@example.org")
-
-    @classmethod
-    def parse(cls, text: str) -> "Email":
-        """Ignores case and surrounding space. Raises `InvalidEmail`."""
-        return cls(text.strip().lower())
-
-    def __str__(self) -> str:
-        name, _, host = self.address.partition("@")
-        return f"{name[:1]}****@{host}"
-
-    def __repr__(self) -> str:
-        return f"Email({self})"
-
-
-def full_name(text: str) -> str:
-    """A name of two words at least, with single spaces. Raises `InvalidName`."""
-    name = " ".join(text.split())
-    if not (len(name.split()) >= 2 and _is_plain(name, most=120) and name.lstrip("'’‘ʼ")[:1].isalpha()):
-        raise InvalidName(
-            "give the full name as in the identity document, at least two words and at most 120 characters, "
-            "the first of them a letter"
-        )
-    return name
-
-
-def _is_plain(text: str, *, most: int) -> bool:
-    """Short enough, no control or invisible character, and no formula for a spreadsheet that it is exported to."""
-    return len(text) <= most and text.isprintable() and not text.startswith(("=", "+", "-", "@"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a customer lives; single spaces. `country` by ISO 3166-1 alpha-2. Raises `InvalidAddress`."""
-
-    line: str = field(repr=False)
-    town: str = field(repr=False, default="")
-    county: str = field(repr=False, default="")
-    postal_code: str = field(repr=False, default="")
-    country: str = "KE"
-
-    def __post_init__(self) -> None:
-        for name, most in (("line", 200), ("town", 80), ("county", 80), ("postal_code", 16)):
-            text = " ".join(getattr(self, name).split())
-            object.__setattr__(self, name, text)
-            if not _is_plain(text, most=most):
-                raise InvalidAddress(f"give {name} in at most {most} plain characters, not starting with = + - @")
-        if not any(c.isalnum() for c in self.line):
-            raise InvalidAddress("give line: the street and house, or the P.O. Box")
-        if self.country not in COUNTRIES:
-            raise InvalidAddress("give the country by its two letters in ISO 3166-1, as in KE")
-
-
-@dataclass(kw_only=True, eq=False)
-class Device:
-    """What a customer signs in from. `slot` is its place under the device limit, `secret_hash` proves its cookie."""
-
-    id: DeviceId
-    client_id: str
-    name: str
-    platform: str
-    secret_hash: str = field(repr=False)
-    slot: int | None
-    created_at: datetime
-    last_seen_at: datetime
-    revoked_at: datetime | None = None
-
-    def shown(self) -> dict[str, str]:
-        """As the customer is told of it."""
-        return {"id": self.client_id, "name": self.name, "platform": self.platform}
-
-
 @dataclass(kw_only=True, eq=False)
 class DerivBinding:
     """A Deriv account that its token proved to be the customer's; `token` is None once it was stored."""
@@ -239,6 +106,8 @@ class User(Aggregate):
     phone_verified_at: datetime | None = None
     phone_changed_at: datetime | None = None  # when another took the place of the number of the registration, or later
     email_verified_at: datetime | None = None
+    totp_removed_at: datetime | None = None  # when support last took the authenticator away
+    closed_at: datetime | None = None  # when the relationship ended
     restricted_at: datetime | None = None  # since then only the law keeps what is left, and nobody signs in
     erase_after: datetime | None = None  # when that goes, too; None: nothing is left
     kyc: Kyc = field(default_factory=Kyc)
@@ -271,7 +140,11 @@ class User(Aggregate):
         return notes
 
     def phone_proven(self, phone: Phone, *, at: datetime) -> None:
-        """A code sent to `phone` came back; a number since changed proves nothing. Raises `PhoneAlreadyVerified`."""
+        """A code sent to `phone` came back; a number since changed proves nothing.
+
+        Raises `PhoneAlreadyVerified`, and what `may_change` does.
+        """
+        self.may_change()
         if phone == self.unproven_phone():
             self.phone_verified_at = at
             self.note("user.phone_verified", at=at)
@@ -283,7 +156,11 @@ class User(Aggregate):
         return self.phone
 
     def email_proven(self, email: Email, *, at: datetime) -> None:
-        """A code sent to `email` came back; one since changed proves nothing. Raises `EmailAlreadyVerified`."""
+        """A code sent to `email` came back; one since changed proves nothing.
+
+        Raises `EmailAlreadyVerified`, and what `may_change` does.
+        """
+        self.may_change()
         if email == self.unproven_email():
             self.email_verified_at = at
             self.note("user.email_verified", at=at)
@@ -307,6 +184,11 @@ class User(Aggregate):
         phone = [self.phone.number, self.phone.number[3:]] if self.phone else []
         return [*phone, *([self.email.address] if self.email else []), self.full_name]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `may_change` raises nothing."""
+        return self.is_active and self.frozen_at is None
+
     def may_change(self, refusal: str = "it can't be changed now") -> None:
         """Raises `UserNotFound` once it was closed or erased, also meanwhile; `AccountFrozen`, with that `refusal`."""
         if not self.is_active:
@@ -327,17 +209,27 @@ class User(Aggregate):
         self.note("user.email_changed", at=at)
 
     def change_password(self, password_hash: str, *, at: datetime, why: str) -> None:
-        """`why` says by what right."""
+        """`why` says by what right. Raises what `may_change` does."""
+        self.may_change()
         self.password_hash = password_hash
         self.note("user.password_changed", at=at, why=why)
 
-    def close(self, *, at: datetime) -> None:
-        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten. Raises what `may_change` does."""
+    def lose_authenticator(self, *, at: datetime, removal: UUID) -> None:
+        """Support takes it away, as two people decided; payouts wait from now on. Raises what `may_change` does."""
+        self.may_change()
+        self.totp_removed_at = at
+        self.note("totp.taken_away", at=at, removal=str(removal))
+
+    def close(self, *, keep_until: datetime, at: datetime) -> None:
+        """Nobody signs in any more, nothing is paid; its Deriv login is forgotten, and all the rest after `keep_until`.
+
+        Raises what `may_change` does.
+        """
         self.may_change()
         if self.deriv_login is not None:
             self.unbind_deriv(at=at)
-        self.is_active = False
-        self.note("user.closed", at=at)
+        self.is_active, self.closed_at, self.erase_after = False, at, keep_until
+        self.note("user.closed", at=at, kept_until=keep_until.date().isoformat())
 
     # devices and sessions
 
@@ -353,10 +245,24 @@ class User(Aggregate):
                 return known
         return None
 
-    def enrol(self, device: Device, *, limit: int) -> Device:
+    def replace(self, client_id: str, *, at: datetime) -> None:
+        """Frees the slot of the device that goes by this id, for one that is about to be enrolled: by password and
+        second factor, for whoever has none of the others at hand. Raises `DeviceNotFound`.
+        """
+        self.revoke(self.device_of(client_id), at=at, why="replaced when signing in")
+
+    def device_of(self, client_id: str) -> Device:
+        """The active one that goes by this id. Raises `DeviceNotFound`."""
+        for known in self.active_devices():
+            if known.client_id == client_id:
+                return known
+        raise DeviceNotFound("no such device")
+
+    def enrol(self, device: Device, *, limit: int, is_proven: bool = False) -> Device:
         """Gives `device` the first free slot. A device of the same client id gives up its own: its cookie was lost.
 
-        Raises `DeviceLimitReached`.
+        `is_proven`: by a second factor, without which nobody is told what devices there are. Raises
+        `DeviceLimitReached`.
         """
         for known in self.active_devices():
             if known.client_id == device.client_id:
@@ -364,13 +270,7 @@ class User(Aggregate):
         taken = {known.slot for known in self.active_devices()}
         free = [slot for slot in range(1, limit + 1) if slot not in taken]
         if not free:
-            raise DeviceLimitReached(
-                f"you are signed in on {limit} devices already: remove one of them first, from one of them",
-                devices=[
-                    known.shown() | {"last_seen_at": known.last_seen_at.isoformat().replace("+00:00", "Z")}
-                    for known in self.active_devices()
-                ],
-            )
+            raise DeviceLimitReached(limit, self.active_devices() if is_proven else None)
         device.slot = free[0]
         self.devices.append(device)
         self.note("device.added", at=device.created_at, device=str(device.id), platform=device.platform)
@@ -393,6 +293,7 @@ class User(Aggregate):
         if self.deriv_login is not None and self.deriv_login.revoked_at is None:
             self._end_deriv_login(self.deriv_login, at=at)
         self.is_active, self.restricted_at, self.erase_after = False, at, until
+        self.closed_at = self.closed_at or at
         self.email = self.email_verified_at = None
         self.password_hash = UNUSABLE
         self.end_all_sessions(at=at, why="erased")
@@ -490,23 +391,3 @@ class User(Aggregate):
     def _end_deriv_login(self, bound: DerivBinding, *, at: datetime) -> None:
         bound.revoked_at = at
         self.note("deriv_login.unbound", at=at, deriv_login=str(bound.id))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Customer:
-    """A customer as other contexts see one, read under the lock of the users row."""
-
-    id: UserId
-    phone: Phone | None  # the verified one
-    kyc_status: str
-    tier: str
-    is_frozen: bool
-    deriv_login: DerivLogin | None
-    deriv_name_matches: bool
-    deriv_checked_at: datetime | None
-    reveal_name: Callable[[], str] = field(repr=False)
-
-    @property
-    def full_name(self) -> str:
-        """Decrypted when it is asked for."""
-        return self.reveal_name()

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
-from identity.domain.user import Email
+from identity.domain.contact import Email
 from shared_kernel.domain.errors import Conflict, DomainError, TooManyRequests, Unprocessable
 from shared_kernel.domain.identifiers import Phone, UserId
 

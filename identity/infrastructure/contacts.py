@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from identity import models
+from identity.domain.contact import Email
 from identity.domain.notice import Notice, NoticeKind
-from identity.domain.totp import TotpFactor
-from identity.domain.user import Email
+from identity.domain.totp import TotpFactor, TotpTries, TotpUse
 from identity.domain.verification import CHANNELS, Channel, OneTimeCode, Purpose, Target
 from shared_kernel.domain.identifiers import Phone, UserId
 
@@ -78,17 +78,22 @@ class DjangoTotpRepository:
         if row is None:
             return None
         columns = {name: getattr(row, name) for name in TOTP_COLUMNS}
-        return TotpFactor(user_id=user, secret=b32decode(row.secret), **columns)
+        tries = {use: TotpTries(**{name: getattr(row, f"{use}_{name}") for name in TRIES_COLUMNS}) for use in TotpUse}
+        return TotpFactor(user_id=user, secret=b32decode(row.secret), tries=tries, **columns)
 
     def save(self, factor: TotpFactor) -> None:
         columns = {name: getattr(factor, name) for name in TOTP_COLUMNS}
+        for use in TotpUse:
+            tries = factor.tries.get(use, TotpTries())
+            columns |= {f"{use}_{name}": getattr(tries, name) for name in TRIES_COLUMNS}
         models.TotpFactor(user_id=factor.user_id, secret=b32encode(factor.secret).decode(), **columns).save()
 
     def remove(self, user: UserId) -> None:
         models.TotpFactor.objects.filter(pk=user).delete()
 
 
-TOTP_COLUMNS = ("created_at", "confirmed_at", "last_counter", "failures", "locked_until")
+TOTP_COLUMNS = ("created_at", "confirmed_at", "last_counter")
+TRIES_COLUMNS = ("failures", "locks", "failed_at", "locked_until")  # of each `TotpUse`, behind its name
 
 
 @dataclass(frozen=True)

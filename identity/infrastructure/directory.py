@@ -9,8 +9,10 @@ from uuid import UUID
 from django.db import connection
 
 from identity import models
+from identity.domain.contact import Email, InvalidEmail
+from identity.domain.customer import Customer
 from identity.domain.kyc import KycStatus
-from identity.domain.user import Customer, Email, InvalidEmail, UserNotFound
+from identity.domain.user import UserNotFound
 from identity.infrastructure.persistence import account_index, known_by, utc
 from shared_kernel.domain.identifiers import InvalidPhone, Phone, UserId
 from shared_kernel.domain.ports import Clock

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.core.mail import EmailMessage
 
+from identity.domain.contact import Email
 from identity.domain.ports import EmailUnavailable
-from identity.domain.user import Email
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from identity import models
+from identity.models import kyc as kyc_rows
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.infrastructure.retention import Expired, rows_of
 
@@ -53,7 +54,7 @@ class DjangoPersonalRecords:
         return models.User.objects.exclude(erase_after=None).count()
 
 
-HAS_DOCUMENTS = Exists(models.KycSnapshot.objects.filter(user_id=OuterRef("pk")))  # append-only: nothing deletes them
+HAS_DOCUMENTS = Exists(kyc_rows.KycSnapshot.objects.filter(user_id=OuterRef("pk")))  # append-only: nothing deletes them
 
 
 def _overdue(at: datetime) -> QuerySet[models.User]:

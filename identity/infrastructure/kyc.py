@@ -6,8 +6,8 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
-from identity import models
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
+from identity.models import kyc as kyc_rows
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.infrastructure.append_only import Guard, append_only
 from shared_kernel.infrastructure.encryption import blind_index, content_place, seal_content
@@ -15,9 +15,9 @@ from shared_kernel.infrastructure.persistence import new_id
 from shared_kernel.models import AuditLog
 
 GUARDS: list[Guard] = [
-    *append_only(models.KycDocument),
-    *append_only(models.KycSnapshot),
-    *append_only(models.KycImage),
+    *append_only(kyc_rows.KycDocument),
+    *append_only(kyc_rows.KycSnapshot),
+    *append_only(kyc_rows.KycImage),
 ]
 
 
@@ -35,9 +35,9 @@ class DjangoKycSnapshots:
 
     def claim(self, facts: KycFacts, user: UserId, *, at: datetime) -> UserId:
         index = document_index(facts)
-        owners = models.KycDocument.objects.filter(document_index=index).values_list("user_id", flat=True)
+        owners = kyc_rows.KycDocument.objects.filter(document_index=index).values_list("user_id", flat=True)
         if (owner := owners.first()) is None:
-            row = models.KycDocument(id=new_id(), user_id=user, document_index=index, claimed_at=at)
+            row = kyc_rows.KycDocument(id=new_id(), user_id=user, document_index=index, claimed_at=at)
             try:
                 with transaction.atomic():  # a savepoint: the caller writes an audit row
                     row.save(force_insert=True)
@@ -47,15 +47,15 @@ class DjangoKycSnapshots:
         return UserId(owner)
 
     def versions(self, user: UserId) -> int:
-        return models.KycSnapshot.objects.filter(user_id=user).count()
+        return kyc_rows.KycSnapshot.objects.filter(user_id=user).count()
 
     def add(self, snapshot: KycSnapshot, images: Mapping[Side, CleanImage]) -> None:
         facts = snapshot.facts
-        models.KycSnapshot(
+        kyc_rows.KycSnapshot(
             id=snapshot.id,
             user_id=snapshot.user_id,
             version=snapshot.version,
-            document=models.KycDocument.objects.get(document_index=document_index(facts)),
+            document=kyc_rows.KycDocument.objects.get(document_index=document_index(facts)),
             full_name=snapshot.full_name,
             id_type=facts.id_type,
             id_country=facts.id_country,
@@ -70,7 +70,7 @@ class DjangoKycSnapshots:
             submitted_at=snapshot.submitted_at,
         ).save(force_insert=True)
         for side, image in images.items():  # three at most, each a packet of its own to the database
-            row = models.KycImage(
+            row = kyc_rows.KycImage(
                 id=new_id(), snapshot_id=snapshot.id, side=side, width=image.width, height=image.height
             )
             row.key, row.content = seal_content(image.content, content_place(row))

@@ -11,20 +11,12 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Model
 
 from identity import models
+from identity.domain.contact import Address, Email
+from identity.domain.device import Device
 from identity.domain.kyc import Kyc, KycStatus
 from identity.domain.ports import AccessClaims, SignedIn
 from identity.domain.session import RefreshToken, Session, SessionEnded, SessionStanding
-from identity.domain.user import (
-    Address,
-    AlreadyRegistered,
-    ContactTaken,
-    DerivBinding,
-    DerivLoginTaken,
-    Device,
-    Email,
-    User,
-    UserNotFound,
-)
+from identity.domain.user import AlreadyRegistered, ContactTaken, DerivBinding, DerivLoginTaken, User, UserNotFound
 from shared_kernel.domain.identifiers import DeviceId, Phone, UserId
 from shared_kernel.domain.ports import AuditLog, OutboxRepository
 from shared_kernel.domain.requests import DerivPlatform
@@ -107,6 +99,8 @@ class DjangoUserRepository:
             phone_verified_at=user.phone_verified_at,
             phone_changed_at=user.phone_changed_at,
             email_verified_at=user.email_verified_at,
+            totp_removed_at=user.totp_removed_at,
+            closed_at=user.closed_at,
             restricted_at=user.restricted_at,
             erase_after=user.erase_after,
         )
@@ -189,6 +183,8 @@ def to_domain(row: models.User, devices: Sequence[models.Device]) -> User:
         phone_verified_at=row.phone_verified_at,
         phone_changed_at=row.phone_changed_at,
         email_verified_at=row.email_verified_at,
+        totp_removed_at=row.totp_removed_at,
+        closed_at=row.closed_at,
         restricted_at=row.restricted_at,
         erase_after=row.erase_after,
         kyc=Kyc(KycStatus(standing.kyc_status), standing.tier, standing.kyc_status_at, standing.kyc_expires_at)
@@ -283,7 +279,7 @@ class DjangoSessionRepository:
     def standing(self, id: UUID) -> SessionStanding:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT s.stepped_up_at, u.phone_changed_at, d.created_at, "  # noqa: S608 - our own names
+                "SELECT s.stepped_up_at, u.phone_changed_at, u.totp_removed_at, d.created_at, "  # noqa: S608 - our own names
                 "EXISTS (SELECT 1 FROM devices o WHERE o.user_id = d.user_id "
                 "AND (o.created_at < d.created_at OR o.created_at = d.created_at AND o.id < d.id)) "
                 "FROM sessions s JOIN devices d ON d.id = s.device_id JOIN users u ON u.id = s.user_id "
@@ -292,9 +288,9 @@ class DjangoSessionRepository:
             found = cursor.fetchone()
         if found is None:
             raise SessionEnded("sign in again")
-        stepped_up_at, changed_at, known_since, is_new = found
-        since = [at for at in (utc(changed_at), utc(known_since) if is_new else None) if at is not None]
-        return SessionStanding(utc(stepped_up_at), max(since, default=None))
+        stepped_up_at, changed_at, removed_at, known_since, is_new = found
+        since = [utc(at) for at in (changed_at, removed_at, known_since if is_new else None) if at is not None]
+        return SessionStanding(utc(stepped_up_at), max((at for at in since if at is not None), default=None))
 
     def owner_of_token(self, hash: str) -> UserId | None:
         owner = models.RefreshToken.objects.filter(hash=hash).values_list("family__user_id", flat=True).first()

@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, connection
 
 from identity import models
+from identity.models import staff as staff_rows
 from shared_kernel.infrastructure.encryption import DecryptionFailed
 
 RESERVED = ("example.com", "example.org", "example.net", "example", "test", "invalid", "localhost")  # RFC 2606, 6761
@@ -37,7 +38,7 @@ def _found() -> list[CheckMessage]:
         return []
     try:
         known = set(connection.introspection.table_names())
-        if not {models.User._meta.db_table, models.StaffFactor._meta.db_table} <= known:
+        if not {models.User._meta.db_table, staff_rows.StaffFactor._meta.db_table} <= known:
             return []  # nobody is there yet
         return list(_faults())
     except DatabaseError as away:

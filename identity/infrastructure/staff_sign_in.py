@@ -9,6 +9,7 @@ from django.db import connection
 
 from identity import models
 from identity.domain.staff_sign_in import Factor, StaffMember, Tries
+from identity.models import staff as rows
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import new_id
@@ -37,7 +38,7 @@ class DjangoFactorRepository:
 
     def of(self, user: UserId) -> Factor | None:
         models.User.objects.select_for_update().only("pk").get(pk=user)
-        row = models.StaffFactor.objects.filter(user_id=user).first()
+        row = rows.StaffFactor.objects.filter(user_id=user).first()
         if row is None:
             return None
         return Factor(
@@ -50,34 +51,32 @@ class DjangoFactorRepository:
         )
 
     def confirmed(self, user: UserId) -> UUID | None:
-        found = models.StaffFactor.objects.filter(user_id=user, confirmed_at__isnull=False)
+        found = rows.StaffFactor.objects.filter(user_id=user, confirmed_at__isnull=False)
         id: UUID | None = found.values_list("pk", flat=True).first()
         return id
 
     def save(self, factor: Factor) -> None:
-        models.StaffFactor.objects.filter(pk=factor.id).update(
+        rows.StaffFactor.objects.filter(pk=factor.id).update(
             confirmed_at=factor.confirmed_at, last_step=factor.last_step
         )
 
     def replace(self, factor: Factor) -> None:
         self.remove(factor.user_id)
-        row = models.StaffFactor(
-            id=factor.id, user_id=factor.user_id, secret=factor.secret, created_at=factor.created_at
-        )
+        row = rows.StaffFactor(id=factor.id, user_id=factor.user_id, secret=factor.secret, created_at=factor.created_at)
         row.save(force_insert=True)
 
     def remove(self, user: UserId) -> None:
-        models.StaffRecoveryCode.objects.filter(factor__user_id=user).delete()
-        models.StaffFactor.objects.filter(user_id=user).delete()
+        rows.StaffRecoveryCode.objects.filter(factor__user_id=user).delete()
+        rows.StaffFactor.objects.filter(user_id=user).delete()
 
     def replace_recovery_codes(self, factor: UUID, hashes: Sequence[str]) -> None:
-        models.StaffRecoveryCode.objects.filter(factor_id=factor).delete()
-        models.StaffRecoveryCode.objects.bulk_create(
-            models.StaffRecoveryCode(factor_id=factor, hash=hash) for hash in hashes
+        rows.StaffRecoveryCode.objects.filter(factor_id=factor).delete()
+        rows.StaffRecoveryCode.objects.bulk_create(
+            rows.StaffRecoveryCode(factor_id=factor, hash=hash) for hash in hashes
         )
 
     def spend_recovery_code(self, factor: UUID, hash: str, *, at: datetime) -> bool:
-        left = models.StaffRecoveryCode.objects.filter(factor_id=factor, hash=hash, used_at=None)
+        left = rows.StaffRecoveryCode.objects.filter(factor_id=factor, hash=hash, used_at=None)
         return left.update(used_at=at) == 1
 
 
@@ -89,26 +88,26 @@ class DjangoSignInTries:
         self._clear(before=at - KEPT)
         known = {_hash(key): key for key in keys}
         aimed = connection.features.supports_update_conflicts_with_target
-        models.StaffSignInTries.objects.bulk_create(  # an upsert locks what it finds at once; INSERT IGNORE would share
-            [models.StaffSignInTries(id=new_id(), key=hash, count=0, last_at=at) for hash in sorted(known)],
+        rows.StaffSignInTries.objects.bulk_create(  # an upsert locks what it finds at once; INSERT IGNORE would share
+            [rows.StaffSignInTries(id=new_id(), key=hash, count=0, last_at=at) for hash in sorted(known)],
             update_conflicts=True,
             update_fields=["key"],
             unique_fields=["key"] if aimed else None,
         )
-        rows = models.StaffSignInTries.objects.select_for_update().filter(key__in=known).order_by("key")
-        return {known[row.key]: Tries(count=row.count, last_at=row.last_at) for row in rows}
+        found = rows.StaffSignInTries.objects.select_for_update().filter(key__in=known).order_by("key")
+        return {known[row.key]: Tries(count=row.count, last_at=row.last_at) for row in found}
 
     def save(self, tries: Mapping[str, Tries]) -> None:
         for key, counted in tries.items():  # two at most
-            models.StaffSignInTries.objects.filter(key=_hash(key)).update(count=counted.count, last_at=counted.last_at)
+            rows.StaffSignInTries.objects.filter(key=_hash(key)).update(count=counted.count, last_at=counted.last_at)
 
     def forget(self, keys: Sequence[str]) -> None:
-        models.StaffSignInTries.objects.filter(key__in=[_hash(key) for key in keys]).delete()
+        rows.StaffSignInTries.objects.filter(key__in=[_hash(key) for key in keys]).delete()
 
     def _clear(self, *, before: datetime) -> None:
-        old = models.StaffSignInTries.objects.filter(last_at__lt=before).values_list("pk", flat=True)
+        old = rows.StaffSignInTries.objects.filter(last_at__lt=before).values_list("pk", flat=True)
         if stale := list(old[:CLEARED_AT_ONCE]):
-            models.StaffSignInTries.objects.filter(pk__in=stale, last_at__lt=before).delete()
+            rows.StaffSignInTries.objects.filter(pk__in=stale, last_at__lt=before).delete()
 
 
 def _hash(key: str) -> str:

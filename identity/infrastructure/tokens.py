@@ -21,8 +21,8 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, ma
 from django.contrib.auth.password_validation import get_default_password_validators
 from django.core.exceptions import ValidationError
 
+from identity.domain.credentials import SignInBusy, WeakPassword
 from identity.domain.ports import AccessClaims
-from identity.domain.user import SignInBusy, WeakPassword
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import new_id
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.mail import EmailMessage
 
 from deriv_integration import facade
@@ -16,6 +17,7 @@ from identity.infrastructure.sms import outbox
 from identity.models import User
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, ACustomer, a_customer
+from identity.tests.offices import NOON
 from shared_kernel.domain.events import Event, NoticeDue, PasswordResetAsked
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
@@ -59,6 +61,13 @@ def sms(settings) -> list[tuple[Phone, str]]:
     settings.SMS_URL = "memory://"
     outbox.sent.clear()
     return outbox.sent
+
+
+@pytest.fixture
+def clock():
+    """It is noon, and stays so until it is shifted."""
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
 
 
 @pytest.fixture

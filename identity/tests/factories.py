@@ -11,7 +11,7 @@ import factory
 from django.contrib.auth.hashers import make_password
 
 from identity import models
-from identity.domain.user import Email
+from identity.domain.contact import Email
 from identity.infrastructure.persistence import account_index, email_index, phone_index
 from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform

@@ -63,6 +63,7 @@ def test_the_old_password_allows_a_new_one_and_ends_the_other_sessions(customer,
 
 
 def test_a_wrong_old_password_changes_nothing(customer, signed_in, elsewhere, told):
+    models.Notice.objects.update(sent_at=now())  # of the second device
     answer = change(signed_in, old="not the password")
     assert (answer.status_code, answer.json()["code"]) == (422, "wrong_password")
     assert elsewhere.is_signed_in()
@@ -417,3 +418,51 @@ def test_a_field_too_many_is_refused(customer, signed_in, path, body):
     assert answer.status_code == 400
     assert {error["code"] for error in answer.json()["errors"]} == {"unknown_field"}
     assert signed_in.sign_in(customer.email).status_code == 200
+
+
+# an account under review
+
+
+@pytest.fixture
+def frozen(customer, signed_in):
+    """Signed in before it was frozen."""
+    models.User.objects.update(frozen_at=now(), phone_verified_at=None)
+    return signed_in
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("me/password", {"old_password": PASSWORD, "password": NEW}),
+        ("me/phone-verification", {}),
+        ("me/phone-verification/confirm", {"code": "123456"}),
+    ],
+)
+def test_under_review_neither_the_password_nor_what_is_verified_changes(frozen, sms, path, body):
+    before = models.User.objects.values("password", "phone_verified_at", "token_epoch").get()
+
+    answer = frozen.post(path, body)
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "account_frozen")
+    assert models.User.objects.values("password", "phone_verified_at", "token_epoch").get() == before
+    assert sms == []
+
+
+def test_nor_by_a_code_of_before_and_nobody_is_told_why(customer, told):
+    body = {"identifier": customer.email, "password": NEW}
+    Browser().post("auth/password-reset", {"identifier": customer.email})
+    code = code_in(told()[0][1])
+    before = models.User.objects.get().password
+    models.User.objects.update(frozen_at=now())
+
+    answer = Browser().post("auth/password-reset/confirm", body | {"code": code})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "reset_refused")
+    assert models.User.objects.get().password == before
+    assert [row.why for row in AuditLog.objects.filter(action="user.reset_refused")] == ["not open"]
+
+
+def test_nor_is_a_code_to_reset_sent(customer, told):
+    models.User.objects.update(frozen_at=now())
+    assert Browser().post("auth/password-reset", {"identifier": customer.email}).status_code == 202
+    assert told() == []

@@ -1,20 +1,24 @@
 """One-time codes by e-mail, and what binds a code: its purpose, its target, and who asked."""
 
+import json
 import re
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 from django.db import connection
 
 from identity import models
+from identity.application.codes import FOR
+from identity.domain.contact import Email
 from identity.domain.ports import EmailUnavailable
-from identity.domain.user import Email
-from identity.domain.verification import CodesAskedTooOften, NoOpenCode, Purpose, WrongCode
+from identity.domain.verification import CHANNELS, Channel, CodesAskedTooOften, NoOpenCode, Purpose, WrongCode
 from identity.facade import codes, registration
 from identity.infrastructure.email import DjangoEmail
 from identity.tests.factories import PASSWORD, a_customer
 from shared_kernel.domain.events import UserRegistered
 from shared_kernel.infrastructure import persistence
+from shared_kernel.infrastructure.logs import redact
 from shared_kernel.infrastructure.persistence import now, unit_of_work
 from shared_kernel.models import AuditLog
 
@@ -37,6 +41,18 @@ def made(customer, purpose=Purpose.STEP_UP, target=None, asker="") -> str:
 def submitted(customer, code, purpose=Purpose.STEP_UP, asker=""):
     with unit_of_work():
         return codes.submit(customer.id, purpose, code, asker=asker, at=now())
+
+
+@pytest.mark.parametrize("purpose", list(Purpose))
+def test_no_message_with_a_code_is_legible_where_it_gets_into_a_log(customer, purpose):
+    target = customer.phone if Channel.SMS in CHANNELS[purpose] else Email(customer.email)
+    with unit_of_work():
+        text = codes.make(customer.id, purpose, target, at=now()).text
+
+    assert code_in(text) not in redact(text)
+    assert code_in(text) not in redact(json.dumps({"message": text}))
+    assert code_in(text) not in redact(urlencode({"to": "x", "message": text}))
+    assert FOR[purpose] in redact(text)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from PIL import Image
 from identity import models
 from identity.domain.kyc import KycStatus
 from identity.facade import DecideKyc, kyc
+from identity.models import kyc as kyc_rows
 from identity.tests.clients import FORM, Browser, a_form
 from identity.tests.factories import PASSWORD, a_customer
 from identity.tests.images import a_photo, with_gps
@@ -73,7 +74,7 @@ def errors(answer) -> list[tuple[str, str]]:
 
 
 def nothing_is_stored() -> bool:
-    return not any((models.KycDocument.objects.exists(), models.KycSnapshot.objects.exists()))
+    return not any((kyc_rows.KycDocument.objects.exists(), kyc_rows.KycSnapshot.objects.exists()))
 
 
 def stored(tables=NEW_TABLES) -> bytes:
@@ -87,7 +88,7 @@ def stored(tables=NEW_TABLES) -> bytes:
 
 
 def image(side: str) -> bytes:
-    row = models.KycImage.objects.get(side=side)
+    row = kyc_rows.KycImage.objects.get(side=side)
     return open_content(row.key, bytes(row.content), content_place(row))
 
 
@@ -102,7 +103,7 @@ def test_a_submission_is_kept_encrypted_with_its_audit_row(browser, customer):
     assert before == {"status": "none", "tier": "none"}
     assert (answer.status_code, answer.json()) == (202, {"status": "submitted", "tier": "none"})
     assert browser.get("me/kyc").json() == browser.get("me").json()["kyc"] == {"status": "submitted", "tier": "none"}
-    row = models.KycSnapshot.objects.get()
+    row = kyc_rows.KycSnapshot.objects.get()
     assert {name: str(getattr(row, name)) for name in FIELDS} == FIELDS
     assert (row.user_id, row.version, row.full_name, row.id_country) == (customer.id, 1, customer.full_name, "KE")
     assert set(row.images.values_list("side", "width", "height")) == {
@@ -130,7 +131,7 @@ def test_the_place_where_a_photo_was_taken_is_not_stored(browser):
 
 def test_an_image_that_is_moved_to_another_row_or_altered_does_not_open(browser):
     submit(browser)
-    front, selfie = (models.KycImage.objects.get(side=side) for side in ("front", "selfie"))
+    front, selfie = (kyc_rows.KycImage.objects.get(side=side) for side in ("front", "selfie"))
 
     for key, content, row in (
         (front.key, front.content, selfie),
@@ -181,8 +182,8 @@ def test_what_is_submitted_waits_for_the_decision_and_then_there_is_a_next_versi
     again = submit(browser, id_number="0314-15926", gender="female")
 
     assert again.status_code == 202
-    assert list(models.KycSnapshot.objects.order_by("version").values_list("version", flat=True)) == [1, 2]
-    assert models.KycDocument.objects.count() == 1  # the same document, in another form
+    assert list(kyc_rows.KycSnapshot.objects.order_by("version").values_list("version", flat=True)) == [1, 2]
+    assert kyc_rows.KycDocument.objects.count() == 1  # the same document, in another form
 
 
 @pytest.mark.parametrize(("status", "tier"), [("verified", "standard"), ("expired", "standard"), ("rejected", "none")])
@@ -236,7 +237,7 @@ def test_a_document_is_one_customers_and_whose_it_is_is_not_told(browser, custom
     assert set(answer.json()) == {"type", "title", "status", "detail", "code", "request_id"}
     assert not re.search(rf"{customer.id}|Amina|{customer.phone.number}|31415926", answer.content.decode())
     assert theirs.get("me/kyc").json()["status"] == "none"
-    assert models.KycSnapshot.objects.count() == 1
+    assert kyc_rows.KycSnapshot.objects.count() == 1
     [told] = AuditLog.objects.filter(action="user.kyc_refused")
     assert (told.target_id, told.details) == (str(other.id), {"owner": str(customer.id)})
     assert submit(theirs, id_number="27182818").status_code == 202

@@ -11,6 +11,7 @@ from django.urls import reverse
 from PIL import Image
 
 from identity import models
+from identity.models import kyc as kyc_rows
 from identity.tests.factories import PASSWORD, a_customer
 from identity.tests.test_kyc import signed_in, submit
 from shared_kernel.infrastructure.persistence import new_id
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def submission():
     submit(signed_in(a_customer(password=PASSWORD, kyc_status="none")))
-    return models.KycSnapshot.objects.get()
+    return kyc_rows.KycSnapshot.objects.get()
 
 
 def staff(*groups: str, is_superuser: bool = False) -> tuple[Client, models.User]:
@@ -84,7 +85,7 @@ def test_the_other_pages_show_nothing_in_clear_and_no_image_has_a_page(submissio
         text = client.get(url).content.decode()
         assert not any(private in text for private in ("31415926", "1990-05-17", "A123456789B", "Amina"))
     assert page(submission.id) in text
-    assert models.KycImage not in admin.site._registry
+    assert kyc_rows.KycImage not in admin.site._registry
     assert not AuditLog.objects.filter(action="kyc.seen").exists()
 
 

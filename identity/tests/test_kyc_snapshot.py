@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from identity.domain.contact import Address, InvalidAddress, InvalidName, full_name
 from identity.domain.countries import COUNTRIES
 from identity.domain.kyc_snapshot import Gender, IdType, KycDataRefused, KycFacts, day_in_kenya
-from identity.domain.user import Address, InvalidAddress, InvalidName, full_name
 
 TODAY = date(2026, 11, 29)
 FACTS = KycFacts(

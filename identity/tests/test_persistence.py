@@ -12,8 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from identity import models
+from identity.domain.contact import Email
+from identity.domain.customer import Customer
+from identity.domain.device import Device
 from identity.domain.kyc import KycStatus
-from identity.domain.user import Customer, Device, Email, User, UserNotFound
+from identity.domain.user import User, UserNotFound
 from identity.facade import accounts, registration, users
 from identity.tests.factories import PASSWORD, DerivLoginFactory, a_customer, a_phone
 from shared_kernel.domain.events import UserRegistered

@@ -14,11 +14,14 @@ from django.db import OperationalError, connection, connections
 from identity import models
 from identity.application.account import ResetRefused
 from identity.application.auth import SignIn
+from identity.domain.contact import Email
+from identity.domain.credentials import SignInBusy
+from identity.domain.device import DeviceLimitReached
 from identity.domain.kyc_snapshot import Gender, IdentityDocumentTaken, IdType, KycFacts, KycUnderReview, Side
 from identity.domain.ports import SignedIn
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, SessionEnded
 from identity.domain.totp import totp
-from identity.domain.user import AlreadyRegistered, DerivLoginTaken, DeviceLimitReached, Email, SignInBusy
+from identity.domain.user import AlreadyRegistered, DerivLoginTaken
 from identity.domain.verification import CodesAskedTooOften, NoOpenCode
 from identity.facade import (
     BindDerivLogin,
@@ -31,6 +34,7 @@ from identity.facade import (
     step_up,
 )
 from identity.infrastructure.persistence import phone_index
+from identity.models import kyc as kyc_rows
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer, a_phone
 from identity.tests.images import a_photo
@@ -198,15 +202,15 @@ def test_of_six_submissions_of_one_customer_at_once_one_is_kept():
     customer = a_customer(kyc_status="none")
     results = at_once([submitting(customer, f"1234567{i % 2}") for i in range(6)])
     assert sum(isinstance(result, KycUnderReview) for result in results) == 5
-    assert models.KycSnapshot.objects.count() == models.KycDocument.objects.count() == 1
-    assert models.KycImage.objects.count() == 2
+    assert kyc_rows.KycSnapshot.objects.count() == kyc_rows.KycDocument.objects.count() == 1
+    assert kyc_rows.KycImage.objects.count() == 2
 
 
 def test_one_document_submitted_by_six_customers_at_once_is_one_customers():
     customers = [a_customer(kyc_status="none") for _ in range(6)]
     results = at_once([submitting(customer, "12345678") for customer in customers])
     assert sum(isinstance(result, IdentityDocumentTaken) for result in results) == 5
-    assert models.KycSnapshot.objects.get().user_id == models.KycDocument.objects.get().user_id
+    assert kyc_rows.KycSnapshot.objects.get().user_id == kyc_rows.KycDocument.objects.get().user_id
     assert models.Compliance.objects.filter(kyc_status="submitted").count() == 1
 
 
@@ -233,7 +237,7 @@ def test_over_http_one_submission_wins_and_the_others_are_told_so(same_customer)
     assert sorted(answer.status_code for answer in answers) == [202, 409]
     [refused] = [answer.json()["code"] for answer in answers if answer.status_code == 409]
     assert refused == ("kyc_under_review" if same_customer else "identity_document_taken")
-    assert models.KycSnapshot.objects.count() == 1
+    assert kyc_rows.KycSnapshot.objects.count() == 1
 
 
 def test_fifty_guesses_of_a_step_up_at_once_are_five_tries_and_the_right_code_is_too_late(sms):

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from identity.domain.contact import Email, InvalidEmail
 from identity.domain.ports import EmailUnavailable, SmsUnavailable
-from identity.domain.user import Email, InvalidEmail
 from identity.infrastructure.email import email_sender
 from identity.infrastructure.sms import sms_sender
 from shared_kernel.domain.identifiers import Phone

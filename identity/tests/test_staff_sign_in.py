@@ -7,7 +7,6 @@ from threading import Barrier, Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import time_machine
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -23,7 +22,8 @@ from identity.domain.staff_sign_in import (
 )
 from identity.facade import staff_sign_in
 from identity.infrastructure.staff_sessions import SessionStore
-from identity.models import StaffFactor, StaffRecoveryCode, User
+from identity.models import User
+from identity.models.staff import StaffFactor, StaffRecoveryCode
 from identity.tests.factories import PASSWORD
 from identity.tests.offices import (
     CODE,
@@ -41,13 +41,7 @@ from identity.tests.offices import (
 from shared_kernel.models import AuditLog
 from shared_kernel.tests.staff import SECRET, a_factor
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def clock():
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 
 
 # --- the codes --------------------------------------------------------------------------------------------------------

@@ -6,19 +6,19 @@ from datetime import timedelta
 from threading import Barrier, Thread
 
 import pytest
-import time_machine
 from django.db import connection
 
+from identity.domain.credentials import InvalidCredentials, SignInBusy
 from identity.domain.staff_sign_in import (
     MOST_TRIES,
     Seat,
     SignInLocked,
     Tries,
 )
-from identity.domain.user import InvalidCredentials, SignInBusy
 from identity.facade import staff_sign_in
 from identity.infrastructure.tokens import Argon2idHasher
-from identity.models import StaffSignInTries, User
+from identity.models import User
+from identity.models.staff import StaffSignInTries
 from identity.tests.factories import PASSWORD
 from identity.tests.offices import (
     NOON,
@@ -31,13 +31,7 @@ from identity.tests.offices import (
 )
 from shared_kernel.tests.staff import a_factor
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def clock():
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 
 
 def test_five_wrong_passwords_lock_the_account_for_fifteen_minutes_wherever_they_come_from(enrolled, clock):
@@ -120,6 +114,49 @@ def test_a_known_browser_has_five_tries_too_and_is_nobody_elses(enrolled, clock)
     assert wrong_passwords(office, 6) == [200] * 5 + [429]
     office.cookies["penpay_staff_browser"] = "W10:1vNxyz:forged"
     assert office.password().status_code == 302, "another count: that of unknown browsers"
+
+
+def new_password(office, old):
+    new = "nine herons over Nakuru"
+    return office.send("/admin/password_change/", old_password=old, new_password1=new, new_password2=new)
+
+
+def test_wrong_old_passwords_of_a_session_are_counted_and_lock_as_those_of_a_sign_in_do(enrolled, clock):
+    office = signed_in()
+    assert [new_password(office, "a wrong password").status_code for _ in range(5)] == [200] * 5
+
+    refused = new_password(office, PASSWORD)
+
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 900
+    assert "wait 15 min" in refused.content.decode()
+    assert actions("staff.password_refused") == [("staff.password_refused", str(enrolled.pk), "wrong old password")] * 5
+    assert actions("staff.locked_out") == [("staff.locked_out", str(enrolled.pk), "browser")]
+    assert actions("staff.password_changed") == []
+    enrolled.refresh_from_db()
+    assert enrolled.check_password(PASSWORD)
+    clock.shift(timedelta(minutes=15) - timedelta(seconds=1))
+    assert office.is_in()
+    clock.shift(1)
+    assert new_password(office, PASSWORD).status_code == 302
+
+
+def test_whoever_stole_a_session_alone_counts_as_an_unknown_browser(enrolled):
+    office = signed_in()
+    thief = Office("10.9.9.9")
+    thief.cookies["sessionid"] = office.cookies["sessionid"].value
+    assert [new_password(thief, "a wrong password").status_code for _ in range(6)] == [200] * 5 + [429]
+
+    assert Office("10.0.0.2").password().status_code == 429, "one count with the sign-in from unknown browsers"
+    assert new_password(office, PASSWORD).status_code == 302, "its owner's own browser goes on"
+
+
+def test_a_right_old_password_gives_its_try_back(enrolled):
+    office = signed_in()
+    for _ in range(3):
+        for _ in range(2):
+            office.send("/admin/password_change/", old_password=PASSWORD, new_password1="x", new_password2="y")
+    assert wrong_passwords(office, 5) == [200] * 5
 
 
 def test_a_sign_in_forgets_the_tries_of_the_account(enrolled, clock):

@@ -6,12 +6,13 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, strategies as st
 
-from identity.domain.totp import LOCK, STEP_S, TotpFactor, TotpLocked, counter_of, totp
+from identity.domain.totp import LOCK, STEP_S, TotpFactor, TotpLocked, TotpUse, counter_of, totp
 from identity.domain.verification import WrongCode
 from shared_kernel.domain.identifiers import UserId
 
 RFC_SECRET = b"12345678901234567890"
 AT = datetime(2026, 11, 29, 12, 0, 10, tzinfo=UTC)
+STEP_UP, SIGN_IN = TotpUse.STEP_UP, TotpUse.SIGN_IN
 NOW = int(AT.timestamp()) // STEP_S
 
 
@@ -52,29 +53,89 @@ def test_a_clock_may_be_off_by_one_step(off, good):
 
 def test_a_code_is_good_once_and_so_is_every_earlier_one():
     factor = a_factor()
-    assert factor.submit(totp(RFC_SECRET, NOW), at=AT) is None
-    assert isinstance(factor.submit(totp(RFC_SECRET, NOW), at=AT), WrongCode)
-    assert isinstance(factor.submit(totp(RFC_SECRET, NOW - 1), at=AT), WrongCode)
-    assert factor.submit(totp(RFC_SECRET, NOW + 1), at=AT) is None
+    assert factor.submit(totp(RFC_SECRET, NOW), STEP_UP, at=AT) is None
+    assert isinstance(factor.submit(totp(RFC_SECRET, NOW), STEP_UP, at=AT), WrongCode)
+    assert isinstance(factor.submit(totp(RFC_SECRET, NOW - 1), STEP_UP, at=AT), WrongCode)
+    assert factor.submit(totp(RFC_SECRET, NOW + 1), STEP_UP, at=AT) is None
 
 
 def test_five_wrong_codes_in_a_row_lock_even_the_right_one_for_a_while():
     factor = a_factor()
-    refusals = [factor.submit("000000", at=AT) for _ in range(5)]
+    refusals = [factor.submit("000000", STEP_UP, at=AT) for _ in range(5)]
     assert [refusal.extra["tries_left"] for refusal in refusals] == [4, 3, 2, 1, 0]
-    locked = factor.submit(totp(RFC_SECRET, NOW), at=AT)
+    locked = factor.submit(totp(RFC_SECRET, NOW), STEP_UP, at=AT)
     assert isinstance(locked, TotpLocked)
     assert locked.extra["retry_after"] == LOCK.total_seconds() + 1
     later = AT + LOCK
-    assert factor.submit(totp(RFC_SECRET, int(later.timestamp()) // STEP_S), at=later) is None
+    assert factor.submit(totp(RFC_SECRET, int(later.timestamp()) // STEP_S), STEP_UP, at=later) is None
+
+
+def locked_for(factor: TotpFactor, at: datetime, use: TotpUse = STEP_UP) -> timedelta:
+    """Gives wrong codes until none is taken."""
+    for _ in range(5):
+        assert isinstance(factor.submit("000000", use, at=at), WrongCode)
+    locked = factor.submit("000000", use, at=at)
+    assert isinstance(locked, TotpLocked)
+    return timedelta(seconds=int(locked.extra["retry_after"]) - 1)
+
+
+def test_each_lock_lasts_twice_as_long_as_the_one_before_and_none_longer_than_eight_hours():
+    factor, at, waits = a_factor(), AT, []
+    for _ in range(8):
+        waits.append(locked_for(factor, at))
+        at += waits[-1]
+    assert [wait.total_seconds() / 60 for wait in waits] == [15, 30, 60, 120, 240, 480, 480, 480]
+
+
+def test_a_refused_try_does_not_prolong_the_lock():
+    factor = a_factor()
+    locked_for(factor, AT)
+    assert isinstance(factor.submit("000000", STEP_UP, at=AT + LOCK - timedelta(seconds=1)), TotpLocked)
+    assert isinstance(factor.submit("000000", STEP_UP, at=AT + LOCK), WrongCode)
+
+
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_locks_are_forgotten_after_a_day_without_wrong_codes_and_not_a_second_before(forgotten):
+    factor = a_factor()
+    locked_for(factor, AT)
+    factor.submit("000000", STEP_UP, at=AT + LOCK)
+    at = AT + LOCK + timedelta(days=1) - (timedelta() if forgotten else timedelta(seconds=1))
+    refusals = [factor.submit("000000", STEP_UP, at=at) for _ in range(5)]
+    left = [refusal.extra["tries_left"] for refusal in refusals if isinstance(refusal, WrongCode)]
+    wait = factor.tries[STEP_UP].locked_until
+    assert left == ([4, 3, 2, 1, 0] if forgotten else [3, 2, 1, 0])
+    assert wait == at + (LOCK if forgotten else 2 * LOCK)
+
+
+def test_a_right_code_forgets_the_locks_before_it_those_of_its_own_use():
+    factor = a_factor()
+    locked_for(factor, AT)
+    locked_for(factor, AT, SIGN_IN)
+    at = AT + LOCK
+    assert factor.submit(totp(RFC_SECRET, int(at.timestamp()) // STEP_S), STEP_UP, at=at) is None
+    assert locked_for(factor, at) == LOCK
+    assert locked_for(factor, at, SIGN_IN) == 2 * LOCK
+
+
+def test_who_guesses_at_sign_ins_locks_no_step_up():
+    factor = a_factor()
+    locked_for(factor, AT, SIGN_IN)
+    assert factor.submit(totp(RFC_SECRET, NOW), STEP_UP, at=AT) is None
+    assert isinstance(factor.submit(totp(RFC_SECRET, NOW + 1), SIGN_IN, at=AT), TotpLocked)
+
+
+def test_a_code_of_one_use_is_spent_for_the_other():
+    factor = a_factor()
+    assert factor.submit(totp(RFC_SECRET, NOW), SIGN_IN, at=AT) is None
+    assert isinstance(factor.submit(totp(RFC_SECRET, NOW), STEP_UP, at=AT), WrongCode)
 
 
 def test_a_right_code_forgives_the_wrong_ones_before_it():
     factor = a_factor()
     for step in range(3):
         at = AT + timedelta(seconds=STEP_S * step)
-        assert all(isinstance(factor.submit("000000", at=at), WrongCode) for _ in range(4))
-        assert factor.submit(totp(RFC_SECRET, NOW + step), at=at) is None
+        assert all(isinstance(factor.submit("000000", STEP_UP, at=at), WrongCode) for _ in range(4))
+        assert factor.submit(totp(RFC_SECRET, NOW + step), STEP_UP, at=at) is None
 
 
 @given(st.binary(min_size=20, max_size=20), st.integers(0, 2**40))

@@ -7,20 +7,11 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, strategies as st
 
+from identity.domain.contact import Address, Email, InvalidEmail, InvalidName, full_name
+from identity.domain.device import Device, DeviceLimitReached
 from identity.domain.kyc import NEXT, IllegalKycStep, InvalidTier, Kyc, KycStatus, same_person
 from identity.domain.session import RefreshInFlight, RefreshTokenReused, Session, SessionEnded
-from identity.domain.user import (
-    Address,
-    DerivBinding,
-    Device,
-    DeviceLimitReached,
-    Email,
-    InvalidEmail,
-    InvalidName,
-    User,
-    UserNotFound,
-    full_name,
-)
+from identity.domain.user import AccountFrozen, DerivBinding, User, UserNotFound
 from identity.domain.verification import (
     CodesAskedTooOften,
     NoOpenCode,
@@ -35,6 +26,7 @@ from shared_kernel.domain.requests import DerivPlatform
 
 AT = datetime(2026, 11, 22, 9, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+YEARS = timedelta(days=2557)
 
 
 def a_user(**fields) -> User:
@@ -137,8 +129,11 @@ def test_the_device_limit_counts_active_devices_only():
     first = user.enrol(a_device("a"), limit=2)
     second = user.enrol(a_device("b", AT + SECOND), limit=2)
     with pytest.raises(DeviceLimitReached) as refused:
-        user.enrol(a_device("c"), limit=2)
+        user.enrol(a_device("c"), limit=2, is_proven=True)
     assert [d["id"] for d in refused.value.extra["devices"]] == ["a", "b"]
+    with pytest.raises(DeviceLimitReached) as refused:
+        user.enrol(a_device("c"), limit=2)
+    assert refused.value.extra == {}
 
     user.revoke(first, at=AT, why="test")
     third = user.enrol(a_device("c"), limit=2)
@@ -264,7 +259,7 @@ def a_binding() -> DerivBinding:
 
 @pytest.mark.parametrize(
     "end",
-    [lambda user: user.close(at=AT), lambda user: user.restrict(until=None, at=AT, why="asked")],
+    [lambda user: user.close(keep_until=AT + YEARS, at=AT), lambda user: user.restrict(until=None, at=AT, why="asked")],
     ids=["closed", "erased"],
 )
 @pytest.mark.parametrize(
@@ -278,10 +273,29 @@ def a_binding() -> DerivBinding:
         lambda user: user.move(Address(line="P.O. Box 1"), at=AT),
         lambda user: user.change_phone(Phone("254700000001"), at=AT),
         lambda user: user.change_email(Email("other@example.org"), at=AT),
+        lambda user: user.change_password("hash", at=AT, why="test"),
+        lambda user: user.phone_proven(Phone("254700000001"), at=AT),
+        lambda user: user.email_proven(Email("other@example.org"), at=AT),
+        lambda user: user.lose_authenticator(at=AT, removal=uuid4()),
         lambda user: user.may_change(),
-        lambda user: user.close(at=AT),
+        lambda user: user.close(keep_until=AT + YEARS, at=AT),
     ],
-    ids=["bind", "unbind", "may submit", "submit", "rename", "move", "phone", "email", "any", "close"],
+    ids=[
+        "bind",
+        "unbind",
+        "may submit",
+        "submit",
+        "rename",
+        "move",
+        "phone",
+        "email",
+        "password",
+        "phone proven",
+        "email proven",
+        "authenticator",
+        "any",
+        "close",
+    ],
 )
 def test_of_an_account_that_has_ended_nothing_is_changed(end, change):
     """A request that was let in before may come to its change after the end."""
@@ -296,9 +310,40 @@ def test_of_an_account_that_has_ended_nothing_is_changed(end, change):
     assert user.kyc.status is KycStatus.NONE
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda user: user.change_password("hash", at=AT, why="test"),
+        lambda user: user.phone_proven(Phone("254712345678"), at=AT),
+        lambda user: user.email_proven(Email("amina@example.org"), at=AT),
+        lambda user: user.lose_authenticator(at=AT, removal=uuid4()),
+    ],
+    ids=["password", "phone proven", "email proven", "authenticator"],
+)
+def test_nor_of_one_that_is_under_review(change):
+    user = a_user(frozen_at=AT)
+    user.pull_notes()
+
+    with pytest.raises(AccountFrozen):
+        change(user)
+
+    assert user.pull_notes() == []
+    assert (user.password_hash, user.phone_verified_at, user.email_verified_at) == ("!", None, None)
+
+
+def test_closing_dates_what_the_law_keeps_and_erasing_later_ends_no_relationship_anew():
+    user = a_user()
+    user.close(keep_until=AT + YEARS, at=AT)
+    assert (user.closed_at, user.erase_after) == (AT, AT + YEARS)
+
+    user.restrict(until=AT + YEARS, at=AT + SECOND, why="asked")
+
+    assert (user.closed_at, user.restricted_at) == (AT, AT + SECOND)
+
+
 def test_an_account_that_was_closed_can_be_erased():
     user = a_user(deriv_login=a_binding())
-    user.close(at=AT)
+    user.close(keep_until=AT + YEARS, at=AT)
 
     user.restrict(until=None, at=AT, why="asked")
 

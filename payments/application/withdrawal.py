@@ -479,7 +479,8 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
             customer = self.users.customer(command.user_id)
             quote = self.quotes.look_at(command.quote_id, command.user_id, self.type, at=command.at)
             _, login, _ = self._may_withdraw(customer, quote, at=command.at)
-            self.sessions.may_ask(command.session_id, quote.you_get, at=command.at)
+            ordered = partial(self.limits.book.ordered_while_waiting, command.user_id)
+            self.sessions.may_ask(command.session_id, quote.you_get, ordered, at=command.at)
             agent = self.quotes.agent_of(quote, lambda: self.deriv.agent_for(login.platform))
             token = self.users.deriv_tokens({command.user_id: login}).get(command.user_id, "")
         if not token:
@@ -509,7 +510,8 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         customer = self.users.customer(command.user_id)
         quote = self.quotes.accept(command.quote_id, command.user_id, self.type, command.id, at=command.at)
         phone, login, unfinished = self._may_withdraw(customer, quote, at=command.at)
-        self.sessions.may_order(command.session_id, quote.you_get, at=command.at)
+        ordered = partial(self.limits.book.ordered_while_waiting, customer.id)  # under the lock of the users row
+        waits = self.sessions.may_order(command.session_id, quote.you_get, ordered, at=command.at)
         least = command.min_payout or least_of(quote.you_get)
         if least.currency is not quote.you_get.currency:
             raise WrongCurrency("min_payout is what you get at least: give it in KES")
@@ -526,6 +528,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
             login=login,
             agent=self.quotes.agent_of(quote, lambda: self.deriv.agent_for(login.platform)),
             behind=unfinished,
+            ordered_while_waiting=waits,
             at=command.at,
         )
         debit = self.deriv.new_transfer(

@@ -1,5 +1,6 @@
 """Who may move money now, and where a payout may go."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -54,13 +55,16 @@ def own_login(customer: Customer) -> DerivLogin:
 
 
 class PayoutSessions(Protocol):
-    """What identity says of the session from which a payout is asked for. Both join the caller's unit of work."""
+    """What identity says of the session from which a payout is asked for. Both join the caller's unit of work.
 
-    def may_ask(self, session: UUID, amount: Money, *, at: datetime) -> None:
+    `ordered` says what this customer has ordered since a moment from sessions that had to wait (KES).
+    """
+
+    def may_ask(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> None:
         """Whether it may prepare one of `amount` (KES). Raises `DeviceTooNew`."""
 
-    def may_order(self, session: UUID, amount: Money, *, at: datetime) -> None:
-        """Whether it may order one. Raises `DeviceTooNew`, `StepUpRequired`."""
+    def may_order(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> bool:
+        """Whether it has to wait; raises `DeviceTooNew` if it has to with this amount, and `StepUpRequired`."""
 
 
 class PayoutPolicy(Protocol):

@@ -93,6 +93,11 @@ class LimitBook(Protocol):
     ) -> tuple[LimitRule | None, Moved]:
         """The newest valid rule of `subject`, and sums over Transactions that moved money or still may; one SELECT."""
 
+    def ordered_while_waiting(self, user: UserId, since: datetime) -> Money:
+        """The payouts (KES) ordered since then from sessions that had to wait, if they moved money or still may; one
+        SELECT.
+        """
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -23,6 +23,7 @@ class Withdrawal(Transaction):
     type: ClassVar[TransactionType] = TransactionType.WITHDRAWAL
 
     credit_back_id: DerivTransferId | None = None  # the entry in the agent's book by which it went back
+    ordered_while_waiting: bool = False  # from a session that may not order much yet: what it has ordered is summed
     token: str = field(
         default="", repr=False
     )  # the customer's at Deriv, while the debit needs it; stored with the login
@@ -43,6 +44,7 @@ class Withdrawal(Transaction):
         agent: str,
         at: datetime,
         behind: int = 0,
+        ordered_while_waiting: bool = False,
     ) -> "Withdrawal":
         """Step 1: accepted, nothing asked of a provider but the one-time code."""
         withdrawal = cls(
@@ -57,6 +59,7 @@ class Withdrawal(Transaction):
             login=login,
             agent=agent,
             behind=behind,
+            ordered_while_waiting=ordered_while_waiting,
             created_at=at,
             updated_at=at,
             next_step_at=at + HEAD_START,

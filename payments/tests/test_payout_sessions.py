@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.db import connection
 
 from identity.facade import payout_sessions
 from payments import models
@@ -13,6 +14,7 @@ from payments.facade import withdrawals
 from payments.tests.withdrawing import V3, Withdrawer
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.infrastructure.persistence import new_id, now
+from wallet.tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("open_for_business")]
 User, Session, Device = map(apps.get_model, ("identity.User", "identity.Session", "identity.Device"))
@@ -124,6 +126,66 @@ def test_a_large_payout_waits_after_a_change_of_phone_too_and_is_told_so(caller,
     assert caller.withdraw(quote).json()["code"] == "device_too_new"
     User.objects.filter(pk=caller.id).update(phone_changed_at=now() - timedelta(days=1, seconds=1))
     assert caller.verify(quote).status_code == 202
+
+
+def test_small_ones_from_a_new_device_come_to_no_more_than_a_large_one(caller):
+    an_older_device(caller)
+    for _ in range(3):  # 1,270 KES each
+        assert caller.withdraw(caller.offer(SMALL)).status_code == 202
+    quote = caller.offer(SMALL)
+
+    for answer in (caller.verify(quote), caller.withdraw(quote)):
+        assert (answer.status_code, answer.json()["code"]) == (403, "device_too_new")
+    assert "less than 1190.00 KES" in answer.json()["detail"]
+    assert models.Transaction.objects.count() == 3
+    assert caller.withdraw(caller.offer("9.00")).status_code == 202
+
+    Device.objects.filter(slot=1).update(created_at=now() - timedelta(days=1, seconds=1))
+    assert caller.withdraw(quote).status_code == 202
+
+
+def test_what_failed_or_was_ordered_from_a_known_device_or_long_ago_is_not_in_the_sum(caller):
+    for _ in range(3):  # from the account's first device
+        assert caller.withdraw(caller.offer(SMALL)).status_code == 202
+    an_older_device(caller)
+    for row in [caller.withdraw(caller.offer(SMALL)).json()["transaction"] for _ in range(3)]:
+        models.Transaction.objects.filter(pk=row["id"]).update(status="FAILED", next_step_at=None)
+    for row in [caller.withdraw(caller.offer(SMALL)).json()["transaction"] for _ in range(3)]:
+        models.Transaction.objects.filter(pk=row["id"]).update(created_at=now() - timedelta(days=1))
+
+    assert caller.withdraw(caller.offer(SMALL)).status_code == 202
+
+
+def test_a_device_that_is_enrolled_anew_or_another_new_one_begins_no_new_sum(caller):
+    an_older_device(caller)
+    for _ in range(3):
+        assert caller.withdraw(caller.offer(SMALL)).status_code == 202
+    Device.objects.filter(slot=1).update(created_at=now())  # after what was ordered
+
+    answer = caller.withdraw(caller.offer(SMALL))
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "device_too_new")
+
+
+def test_after_a_change_of_phone_the_sum_is_over_all_devices(caller):
+    User.objects.filter(pk=caller.id).update(phone_changed_at=now())
+    for _ in range(3):
+        assert caller.withdraw(caller.offer(SMALL)).status_code == 202
+
+    assert caller.withdraw(caller.offer(SMALL)).json()["code"] == "device_too_new"
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_many_small_ones_at_once_come_to_no_more_either(caller):
+    an_older_device(caller)
+    quotes = [caller.offer(SMALL) for _ in range(6)]
+    twins = [caller.twin() for _ in quotes]
+
+    answers = at_once(*[lambda t=t, q=q: t.withdraw(q) for t, q in zip(twins, quotes, strict=True)])
+
+    assert sorted(answer.status_code for answer in answers) == [202] * 3 + [403] * 3
+    assert models.Transaction.objects.count() == 3
 
 
 def test_a_session_that_ended_meanwhile_orders_nothing(caller, at_deriv):

@@ -21,8 +21,9 @@ INVENTORY: dict[str, Entry] = {
         | kinds(K.CONTACT, "email", "email_verified_at", why="telling the customer", kept="until_erased")
         | kinds(K.INDEX, "phone_index", "email_index", kept="until_erased")
         | kinds(K.SECRET, "password", kept="until_erased")
-        | kinds(K.CONDUCT, "created_at", "last_login", "is_active", "restricted_at", "erase_after")
+        | kinds(K.CONDUCT, "created_at", "last_login", "is_active", "restricted_at", "erase_after", "closed_at")
         | kinds(K.CONDUCT, "phone_changed_at", why="a large payout to a number just changed waits")
+        | kinds(K.CONDUCT, "totp_removed_at", why="a large payout waits after that, too")
         | kinds(K.CONDUCT, "username", why="a random handle; of staff a name")
         | kinds(K.GUARDED, "frozen_at", why="stopping money where the law says so"),
         other=("id", "is_superuser", "is_staff", "token_epoch"),
@@ -75,8 +76,15 @@ INVENTORY: dict[str, Entry] = {
     "identity.TotpFactor": Personal(
         why=SAFE, kept="until_erased", of=(MINE,),
         data=kinds(K.SECRET, "secret", "last_counter") | kinds(K.CONDUCT, "created_at", "confirmed_at")
-        | kinds(K.CONDUCT, "failures", "locked_until"),
+        | kinds(K.CONDUCT, *(f"{use}_{name}" for use in ("sign_in", "step_up")
+                             for name in ("failures", "locks", "failed_at", "locked_until")), why="few wrong codes"),
         other=("user",),
+    ),
+    "identity.TotpRemoval": Personal(
+        why="two people take a lost authenticator away", kept="for_ever", of=(MINE,),
+        data=kinds(K.CONDUCT, "at", "used_at")
+        | kinds(K.GUARDED, "by", "why", "approved_by", "approved_at", why="staff's review"),
+        other=("id", "user_id", "expires_at"),
     ),
     "identity.Notice": Personal(
         why="telling the customer what was changed of their account", kept="notices", of=(MINE,),
@@ -119,6 +127,7 @@ INVENTORY: dict[str, Entry] = {
             K.MONEY, "id", "type", "status", "amount", "currency", "payout_amount", "payout_currency", "rate",
             "rate_locked_at", "min_payout", "confirmed_at", "expected_by", "failure_code", "deriv_transfer_id",
             "credit_back_id", "mpesa_receipt", "outflow", "paid_amount", "refund_by_b2c", "created_at", "updated_at",
+            "ordered_while_waiting",
         )
         | kinds(K.CONTACT, "phone") | kinds(K.INDEX, "phone_index")
         | kinds(K.ACCOUNT, "platform", "deriv_account", "deriv_currency", "login_checked_at")

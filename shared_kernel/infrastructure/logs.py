@@ -39,6 +39,15 @@ PATTERNS = (
     (re.compile(r"\b[AP]\d{9}[A-Z]\b"), "[kra_pin]"),
     (re.compile(r"\ba1-\w{16,}"), "[token]"),  # Deriv's OAuth tokens
     (re.compile(r"(/cb/\w{1,2}/)[\w-]+"), r"\1[token]"),  # the secret in a callback's address
+    (  # one-time codes, as our messages tell them and forms carry them; "short code", "ResultCode" are none
+        re.compile(
+            r"""(?<!short )(?<!short-)((?<![a-z_])(?:code|otp)(?:["'\\:=\s+]|%3A|%20|%22|\b(?:is|was)\b){1,8})"""
+            r"\d{3}(?:[ -]|%20|\+)?\d{3}(?!\w)",
+            re.IGNORECASE,
+        ),
+        r"\1[code]",
+    ),
+    (re.compile(r"(?<!\w)\d{3}[ -]?\d{3}(?= is (?:your|the) )"), "[code]"),
     (re.compile(r"(\w://[^\s:/@]*):[^\s@/]+@"), r"\1:[password]@"),
     (re.compile(r"(Duplicate entry )'.*?'( for key)"), r"\1[value]\2"),  # MySQL quotes what was to be stored
     (

@@ -648,11 +648,11 @@ class Visit:
 class AnySession:
     """Who may order payouts from where is identity's matter, and no part of this run."""
 
-    def may_ask(self, session: UUID, amount: Money, *, at: datetime) -> None:
+    def may_ask(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> None:
         pass
 
-    def may_order(self, session: UUID, amount: Money, *, at: datetime) -> None:
-        pass
+    def may_order(self, session: UUID, amount: Money, ordered: Callable[[datetime], Money], *, at: datetime) -> bool:
+        return False
 
 
 SESSION = UUID(int=0)

@@ -93,6 +93,16 @@ class DjangoLimitBook:
             return None, moved
         return LimitRule(subject, least, most, day, month_), moved
 
+    def ordered_while_waiting(self, user: UserId, since: datetime) -> Money:
+        places = ", ".join(["%s"] * len(ENDED_UNPAID))
+        with connection.cursor() as cursor:  # by `transactions_of_user`
+            cursor.execute(
+                f"SELECT COALESCE(SUM(payout_amount), 0) FROM transactions WHERE user_id = {binary_mark()} "  # noqa: S608
+                f"AND created_at > %s AND ordered_while_waiting AND status NOT IN ({places})",
+                [user.bytes, connection.ops.adapt_datetimefield_value(since), *ENDED_UNPAID],
+            )
+            return Money(int(cursor.fetchone()[0]), Currency.KES)
+
 
 OPEN = frozenset(
     {

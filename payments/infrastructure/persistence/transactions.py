@@ -148,6 +148,7 @@ def to_row(transaction: Transaction) -> models.Transaction:
         held_at=t.hold.since if t.hold else None,
         priority=priority,
         behind=t.behind,
+        ordered_while_waiting=isinstance(t, Withdrawal) and t.ordered_while_waiting,
         turn_at=t.next_step_at and t.next_step_at + (t.behind * BEHIND if priority < ENDED else timedelta(0)),
         next_step_at=t.next_step_at,
         leased_until=None,
@@ -195,7 +196,11 @@ def to_domain(row: models.Transaction) -> Transaction:
         "updated_at": row.updated_at,
     }
     if not is_deposit:
-        return Withdrawal(credit_back_id=DerivTransferId(row.credit_back_id) if row.credit_back_id else None, **known)
+        return Withdrawal(
+            credit_back_id=DerivTransferId(row.credit_back_id) if row.credit_back_id else None,
+            ordered_while_waiting=row.ordered_while_waiting,
+            **known,
+        )
     paid = None if row.paid_amount is None else Money(row.paid_amount, sends)
     return Deposit(paid=paid, refund_by_b2c=row.refund_by_b2c, **known)
 

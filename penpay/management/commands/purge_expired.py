@@ -12,7 +12,8 @@ from shared_kernel.management.base import Report, StaffCommand
 class Command(StaffCommand):
     help = (
         "Deletes, in batches, what settings.RETENTION_DAYS no longer keeps: one-time codes, ended sessions with their"
-        " refresh tokens, idempotency keys of events, and the rest of erased customers whom the law keeps no longer."
+        " refresh tokens, idempotency keys of events, and the rest of erased or closed customers whom the law keeps no"
+        " longer."
         " Never ledger, audit log, money's keys. Run it daily; it may be stopped at any time."
     )
     changes = True
@@ -30,7 +31,7 @@ class Command(StaffCommand):
                         bar.update(task, completed=counts[purge.name])
         kept, waiting = kept_by_law(), documents_overdue()
         lines = [f"{name}: {count} {'would go' if dry_run else 'gone'}" for name, count in counts.items()]
-        lines.append(f"kept by law: {kept} erased customers")
+        lines.append(f"kept by law: {kept} erased or closed customers")
         lines.append(f"of these overdue, for their identity documents can't be deleted yet: {waiting}")
         told = {"purged": counts, "kept_by_law": kept, "documents_overdue": waiting, "dry_run": dry_run}
         return Report(told, lines)

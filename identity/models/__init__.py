@@ -1,7 +1,8 @@
 """Identity's rows: who may sign in, what is known of them, their devices and sessions, and their Deriv logins.
 
 Personal data is in encrypted columns (bound to row and column, so every such row has a UUID key); what is looked up has
-a blind index beside it. `users` holds customers and staff alike.
+a blind index beside it. `users` holds customers and staff alike. What they submit for their identity check is in
+`kyc`, how staff sign in in `staff`.
 """
 
 from typing import ClassVar
@@ -12,10 +13,10 @@ from django.db import models
 from django.utils import timezone
 
 from identity.domain.kyc import KycStatus, PepStatus
-from identity.domain.kyc_snapshot import IdType, Side
+from identity.models import kyc, staff  # noqa: F401 - Django finds here what these two hold; import them by name
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, blind_index
 from shared_kernel.infrastructure.persistence import new_id
-from shared_kernel.models import UuidField
+from shared_kernel.models import Consented, UuidField
 
 
 class StaffManager(BaseUserManager["User"]):
@@ -55,7 +56,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     """Somebody who may sign in. Customers sign in with phone or e-mail; their `username` is a random handle.
 
     `token_epoch` ends all sessions at once when it goes up: a session holds the epoch of its birth. A customer whose
-    data was erased is `restricted_at` for ever; what the law keeps of them goes after `erase_after`.
+    data was erased is `restricted_at` for ever; what the law keeps of them, and of whom `closed_at` ended the account,
+    goes after `erase_after`.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
@@ -72,6 +74,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     phone_verified_at = models.DateTimeField(null=True, blank=True)
     phone_changed_at = models.DateTimeField(null=True, blank=True)  # NULL: it is the one of the registration
     email_verified_at = models.DateTimeField(null=True, blank=True)
+    totp_removed_at = models.DateTimeField(null=True, blank=True)  # by support, two people of it
+    closed_at = models.DateTimeField(null=True, blank=True)
     restricted_at = models.DateTimeField(null=True, blank=True)
     erase_after = models.DateTimeField(null=True, blank=True)
 
@@ -88,8 +92,11 @@ class User(AbstractBaseUser, PermissionsMixin):
                 name="user_restricted_is_closed", condition=models.Q(restricted_at=None) | models.Q(is_active=False)
             ),
             models.CheckConstraint(
-                name="user_erased_later_is_restricted",
-                condition=models.Q(erase_after=None) | models.Q(restricted_at__isnull=False),
+                name="user_closed_is_not_active", condition=models.Q(closed_at=None) | models.Q(is_active=False)
+            ),
+            models.CheckConstraint(
+                name="user_erased_later_is_closed",
+                condition=models.Q(erase_after=None) | models.Q(closed_at__isnull=False),
             ),
         ]
 
@@ -158,84 +165,6 @@ class Compliance(models.Model):
         return str(self.user_id)
 
 
-class KycDocument(models.Model):
-    """An identity document that a customer submitted: theirs for ever, so that one person has one account."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="kyc_documents")
-    document_index = BlindIndexField(unique=True)  # of type, country and number
-    claimed_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "kyc_documents"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class KycSnapshot(models.Model):
-    """One submission for the identity check, as it was given. Append-only; the newest `version` counts.
-
-    Countries and the document's dates are in clear, for reports count by country and documents run out by date.
-    """
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(User, models.PROTECT, related_name="kyc_snapshots")
-    version = models.PositiveIntegerField()
-    document = models.ForeignKey(KycDocument, models.PROTECT, related_name="snapshots")
-    full_name = EncryptedField()
-    id_type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in IdType])
-    id_country = models.CharField(max_length=2)  # whose authority gave it out; countries are ISO 3166-1
-    id_number = EncryptedField()
-    id_issued_on = models.DateField()
-    id_expires_on = models.DateField()
-    date_of_birth = EncryptedField()  # YYYY-MM-DD
-    gender = EncryptedField()  # F, M, X
-    nationality = models.CharField(max_length=2)
-    residence = models.CharField(max_length=2)
-    kra_pin = EncryptedField(blank=True, default="")
-    submitted_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "kyc_snapshots"
-        verbose_name = "submission for the identity check"
-        verbose_name_plural = "submissions for the identity check"
-        constraints = [
-            models.UniqueConstraint(fields=["user", "version"], name="kyc_snapshot_version"),
-            models.CheckConstraint(
-                name="kyc_snapshot_id_type", condition=models.Q(id_type__in=[t.value for t in IdType])
-            ),
-            models.CheckConstraint(
-                name="kyc_snapshot_dates", condition=models.Q(id_issued_on__lt=models.F("id_expires_on"))
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class KycImage(models.Model):
-    """An image of a submission: a JPEG, encrypted under a key of its own. Append-only; no URL leads here."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    snapshot = models.ForeignKey(KycSnapshot, models.PROTECT, related_name="images")
-    side = models.CharField(max_length=8, choices=[(s.value, s.value) for s in Side])
-    width = models.PositiveIntegerField()
-    height = models.PositiveIntegerField()
-    key = EncryptedField()  # of `content`
-    content = models.BinaryField()
-
-    class Meta:
-        db_table = "kyc_images"
-        constraints = [
-            models.UniqueConstraint(fields=["snapshot", "side"], name="kyc_image_side"),
-            models.CheckConstraint(name="kyc_image_side_known", condition=models.Q(side__in=[s.value for s in Side])),
-        ]
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
 class Verification(models.Model):
     """A one-time code that was sent to the `user`: an HMAC, open for one use until `expires_at` or too many tries.
 
@@ -289,21 +218,45 @@ class EmailVerification(Verification):
 
 
 class TotpFactor(models.Model):
-    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice."""
+    """A customer's authenticator app. `last_counter` is the time step of the last code: none is taken twice.
+
+    Wrong codes are counted for a new device's sign-in and for step-ups apart.
+    """
 
     user = models.OneToOneField(User, models.PROTECT, primary_key=True, related_name="totp_factor")
     secret = EncryptedField()  # base32
     created_at = models.DateTimeField()
     confirmed_at = models.DateTimeField(null=True)
     last_counter = models.BigIntegerField(default=0)
-    failures = models.PositiveSmallIntegerField(default=0)
-    locked_until = models.DateTimeField(null=True)
+    sign_in_failures = models.PositiveSmallIntegerField(default=0)
+    sign_in_locks = models.PositiveSmallIntegerField(default=0)
+    sign_in_failed_at = models.DateTimeField(null=True)
+    sign_in_locked_until = models.DateTimeField(null=True)
+    step_up_failures = models.PositiveSmallIntegerField(default=0)
+    step_up_locks = models.PositiveSmallIntegerField(default=0)
+    step_up_failed_at = models.DateTimeField(null=True)
+    step_up_locked_until = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "totp_factors"
 
     def __str__(self) -> str:
         return str(self.user_id)
+
+
+class TotpRemoval(Consented):
+    """That a customer's lost authenticator is taken away: asked for by one of support, approved by another person."""
+
+    user_id = UuidField()
+
+    class Meta(Consented.Meta):
+        db_table = "totp_removals"
+        indexes = [models.Index(fields=["user_id", "at"], name="totp_removals_of")]
+        verbose_name = "removal of an authenticator"
+        verbose_name_plural = "removals of authenticators"
+
+    def __str__(self) -> str:
+        return f"the authenticator of {self.user_id} is taken away"
 
 
 class Notice(models.Model):
@@ -425,57 +378,6 @@ class RefreshToken(models.Model):
 
     class Meta:
         db_table = "refresh_tokens"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffFactor(models.Model):
-    """A member of staff's authenticator app: the secret that it shares with us. It counts from `confirmed_at` on."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    user = models.OneToOneField(User, models.PROTECT, related_name="staff_factor")
-    secret = EncryptedField()  # base32
-    created_at = models.DateTimeField()
-    confirmed_at = models.DateTimeField(null=True)
-    last_step = models.BigIntegerField(default=0)  # of 30 s each since 1970; no code of it or an older one is taken
-
-    class Meta:
-        db_table = "staff_factors"
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffRecoveryCode(models.Model):
-    """A code that stands in for the authenticator, once; stored as an HMAC."""
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    factor = models.ForeignKey(StaffFactor, models.CASCADE, related_name="recovery_codes")
-    hash = models.CharField(max_length=64)
-    used_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "staff_recovery_codes"
-        constraints = [models.UniqueConstraint(fields=["factor", "hash"], name="staff_recovery_code_once")]
-
-    def __str__(self) -> str:
-        return str(self.id)
-
-
-class StaffSignInTries(models.Model):
-    """How often somebody tried lately to sign in as a member of staff, by account, address or known browser.
-
-    Rows are forgotten a while after their last try, by the tries that come later.
-    """
-
-    id = UuidField(primary_key=True, default=new_id, editable=False)
-    key = BlindIndexField(unique=True)
-    count = models.PositiveSmallIntegerField()
-    last_at = models.DateTimeField(db_index=True)
-
-    class Meta:
-        db_table = "staff_sign_in_tries"
 
     def __str__(self) -> str:
         return str(self.id)
