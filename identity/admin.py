@@ -3,18 +3,19 @@
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_http_methods
 
 from identity import models
-from identity.facade import kyc_submissions, queries
-from shared_kernel.admin import ReadOnlyAdmin, link, masked, row_url, table
+from identity.facade import kyc_submissions, particulars, queries
+from shared_kernel.admin import GivenOnceAdmin, ReadOnlyAdmin, link, masked, row_url, table
 from shared_kernel.api.context import identify
 
 admin.site.unregister(Group)  # who may do what is set by migrations and commands, not by hand
@@ -40,6 +41,12 @@ class GroupAdmin(ReadOnlyAdmin):
         return table(("right", "what it allows"), ((f"{app}.{code}", about) for app, code, about in found))
 
 
+class LookForm(forms.Form):
+    """Why somebody looks at what a customer submitted."""
+
+    why = forms.CharField(max_length=255, help_text="for the audit log; no personal data")
+
+
 def masked_email(text: str) -> str:
     """`j***@example.com`."""
     name, at, host = text.partition("@")
@@ -59,6 +66,7 @@ class UserAdmin(ReadOnlyAdmin):
         "sessions": ("identity_session", "user"),
         "Deriv logins": ("identity_derivlogin", "user"),
         "identity checks": ("identity_kycsnapshot", "user"),
+        "reveals": ("identity_particularsreveal", "user_id"),
     }
     personal = ("phone", "email")
     list_display = (
@@ -78,11 +86,12 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "frozen_at", "restricted_at", "erase_after",
-        "created_at", "last_login", "timeline", "events",
+        "kyc", "in_clear", "is_staff", "is_superuser", "is_active", "second_factor", "frozen_at", "restricted_at",
+        "erase_after", "created_at", "last_login", "timeline", "events",
     )  # fmt: skip
     readonly_fields = (
-        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "timeline", "events",
+        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "in_clear", "second_factor", "timeline",
+        "events",
     )  # fmt: skip
 
     @admin.display(description="name or handle", ordering="username")
@@ -104,6 +113,12 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="identity check")
     def kyc(self, row: models.User) -> str:
         return str(getattr(getattr(row, "compliance", None), "kyc_status", "–"))
+
+    @admin.display(description="particulars in clear")
+    def in_clear(self, row: models.User) -> SafeString:
+        """Whoever may not ask is refused there."""
+        ask = reverse("admin:identity_particularsreveal_ask", args=[row.pk])
+        return link(ask, "ask for them, with a reason; another one approves")
 
     @admin.display(description="second factor of staff")
     def second_factor(self, row: models.User) -> str:
@@ -146,19 +161,23 @@ class KycSnapshotAdmin(OfUser):
     find_by = ("id", "user_id")
 
     def get_urls(self) -> Any:
-        look = self.admin_site.admin_view(require_GET(self.look))
+        look = self.admin_site.admin_view(require_http_methods(["GET", "POST"])(self.look))
         return [path("<uuid:id>/documents/", look, name="identity_kycsnapshot_documents"), *super().get_urls()]
 
     def look(self, request: HttpRequest, id: UUID) -> TemplateResponse:
-        """Facts and images. The images stand in the page itself, for no URL leads to one."""
+        """Asks why, and then shows facts and images. The images stand in the page itself: no URL leads to one."""
         if not request.user.has_perm("identity.see_kyc"):
             raise PermissionDenied
         owner = models.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
         if owner is None:
             raise Http404
+        shown = {**self.admin_site.each_context(request), "title": "Documents"}
+        form = LookForm(request.POST if request.method == "POST" else None)
+        if not form.is_valid():
+            return TemplateResponse(request, "identity/documents.html", {**shown, "form": form})
         identify(request, f"staff:{request.user.pk}")
-        kyc_submissions.looked_at(id, owner)
-        shown = {**self.admin_site.each_context(request), "title": "Documents", **(queries.kyc_submission(id) or {})}
+        kyc_submissions.looked_at(id, owner, why=form.cleaned_data["why"])
+        shown |= queries.kyc_submission(id) or {}
         response = TemplateResponse(request, "identity/documents.html", shown)
         response.headers["Content-Security-Policy"] = IMAGES_WITHIN
         return response
@@ -166,7 +185,38 @@ class KycSnapshotAdmin(OfUser):
     @admin.display(description="documents")
     def in_clear(self, row: models.KycSnapshot) -> SafeString:
         """Whoever may not see them is refused there."""
-        return link(reverse("admin:identity_kycsnapshot_documents", args=[row.pk]), "look at them; the look is audited")
+        return link(
+            reverse("admin:identity_kycsnapshot_documents", args=[row.pk]),
+            "look at them, with a reason; each look is audited",
+        )
+
+
+@admin.register(models.ParticularsReveal)
+class ParticularsRevealAdmin(GivenOnceAdmin):
+    """Who asked for a customer's particulars in clear, who approved it, and when they were shown."""
+
+    right_to_approve, about_column, subject = "identity.reveal_particulars", "user_id", "a customer's particulars"
+    what_it_holds = "this customer's names, phone, e-mail, address and Deriv account in clear."
+    list_display = ("at", "owner", "by", "why", "expires_at", "approved_by", "used_at")
+    find_by = ("id", "user_id")
+    ordering = ("-id",)
+    readonly_fields = ("owner", "decide", "take")
+    fields = ("id", "owner", "by", "why", "at", "expires_at", "decide", "approved_by", "approved_at", "take", "used_at")
+
+    def ask(self, about: UUID, *, by: str, why: str) -> UUID:
+        return particulars.ask(about, by=by, why=why).id
+
+    def approve(self, key: UUID, *, by: str) -> None:
+        particulars.approve(key, by=by)
+
+    def given(self, request: HttpRequest, about: UUID, *, by: str) -> HttpResponse:
+        particulars.take(about, by=by)
+        shown = {**self.admin_site.each_context(request), "title": "Particulars", "facts": queries.particulars(about)}
+        return TemplateResponse(request, "identity/documents.html", shown)
+
+    @admin.display(description="user", ordering="user_id")
+    def owner(self, row: models.ParticularsReveal) -> SafeString:
+        return link(row_url(models.User, row.user_id), row.user_id)
 
 
 @admin.register(models.Device)

@@ -12,12 +12,14 @@ class IdentityConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_out
         from django.db.models.signals import post_migrate
 
+        from identity import models
         from identity.infrastructure import staff_checks  # noqa: F401 - registers itself by being imported
         from identity.infrastructure.kyc import GUARDS
         from identity.infrastructure.staff_groups import keep_groups
-        from shared_kernel.infrastructure.append_only import keep_installed
+        from shared_kernel.infrastructure.append_only import append_only, keep_installed
+        from shared_kernel.infrastructure.consents import MAY_CHANGE
 
-        keep_installed(self, GUARDS)
+        keep_installed(self, [*GUARDS, *append_only(models.ParticularsReveal, may_change=MAY_CHANGE)])
         post_migrate.connect(keep_groups, sender=self)
 
         def signed_out(**told: Any) -> None:

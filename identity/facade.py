@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
-from identity import queries
+from identity import models, queries
 from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.codes import Codes, Messages
@@ -15,11 +15,13 @@ from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
 from identity.application.notices import Notices
+from identity.application.particulars import Particulars
 from identity.application.payout_sessions import PayoutSessions
 from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
 from identity.application.staff_sign_in import StaffSignIn
 from identity.application.step_up import SecondFactor, StepUp
+from identity.domain.particulars import ParticularsReveal
 from identity.domain.ports import CustomerTies, Ties
 from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
 from identity.infrastructure.contacts import (
@@ -37,6 +39,7 @@ from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
@@ -105,6 +108,14 @@ kyc_submissions = KycSubmissions(
 )
 profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
+particulars = Particulars(
+    users=users,
+    reveals=DjangoConsents(models.ParticularsReveal, ParticularsReveal),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+)
 staff_sign_in = StaffSignIn(
     staff=DjangoStaffDirectory(),
     factors=DjangoFactorRepository(),

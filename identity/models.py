@@ -15,7 +15,7 @@ from identity.domain.kyc import KycStatus, PepStatus
 from identity.domain.kyc_snapshot import IdType, Side
 from shared_kernel.infrastructure.encryption import BlindIndexField, EncryptedField, blind_index
 from shared_kernel.infrastructure.persistence import new_id
-from shared_kernel.models import UuidField
+from shared_kernel.models import Consented, UuidField
 
 
 class StaffManager(BaseUserManager["User"]):
@@ -428,6 +428,19 @@ class RefreshToken(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class ParticularsReveal(Consented):
+    """That one of staff is shown a customer's particulars in clear, once."""
+
+    user_id = UuidField()
+
+    class Meta(Consented.Meta):
+        db_table = "particulars_reveals"
+        indexes = [models.Index(fields=["user_id", "at"], name="particulars_reveals_of")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in clear"
 
 
 class StaffFactor(models.Model):

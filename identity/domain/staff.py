@@ -28,6 +28,10 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     ),
     "wallet.approve_treasurymovement": ("treasurymovement", "Can approve and reject treasury movements"),
     "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
+    "identity.reveal_particulars": (
+        "user",
+        "Can ask for a customer's particulars in clear, and approve it for others",
+    ),
     "identity.see_kyc": ("kycsnapshot", "Can see what customers submitted for their identity check, in clear"),
     "shared_kernel.continue_anchor": (
         "seal",
@@ -67,8 +71,8 @@ _RECONCILIATION = {
 }  # fmt: skip
 _AUDIT = {"shared_kernel.auditlog"}
 _OFFICER = _CUSTOMERS | _AUDIT | {
-    "identity.kycsnapshot", "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
-    "deriv_integration.derivtransfer",
+    "identity.kycsnapshot", "identity.particularsreveal", "payments.limitrule", "mpesa_integration.mpesarequest",
+    "mpesa_integration.mpesacallback", "deriv_integration.derivtransfer",
 }  # fmt: skip
 
 GROUPS: Mapping[str, StaffGroup] = {
@@ -76,12 +80,14 @@ GROUPS: Mapping[str, StaffGroup] = {
         frozenset(_CUSTOMERS | {"mpesa_integration.mpesarequest", "deriv_integration.derivtransfer"})
     ),
     "compliance officer": StaffGroup(
-        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"identity.see_kyc", "payments.hold_transaction"})
+        frozenset(_OFFICER | {"payments.proposal"}),
+        frozenset({"identity.reveal_particulars", "identity.see_kyc", "payments.hold_transaction"}),
     ),
     "compliance manager": StaffGroup(
         frozenset(_OFFICER | _LEDGER | {"payments.proposal", "payments.reveal", "shared_kernel.anchorcontinuation"}),
         frozenset(
             {
+                "identity.reveal_particulars",
                 "identity.see_kyc",
                 "payments.approve_transaction_decision",
                 "payments.hold_transaction",

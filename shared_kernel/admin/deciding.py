@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from shared_kernel.admin.pages import ReadOnlyAdmin, link, row_url
@@ -116,3 +118,73 @@ class ConsentAdmin(ReadOnlyAdmin):
 
     def _named(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+
+
+class AskForm(forms.Form):
+    """What whoever approves it has to know."""
+
+    why = forms.CharField(max_length=255, help_text="for who approves it and for the audit log; no personal data")
+
+
+class GivenOnceAdmin(ConsentAdmin):
+    """What somebody is shown in clear: they ask with a reason, another one approves, and they take it, once.
+
+    Both pages go by the id of what it is about, which is the row's column `about_column`.
+    """
+
+    about_column: ClassVar[str]
+    subject: ClassVar[str]  # what is asked for and taken
+    what_it_holds: ClassVar[str]  # said to who asks and who takes it
+
+    def ask(self, about: UUID, *, by: str, why: str) -> UUID:
+        """The id of what was asked for. Raises `DomainError` for what it refuses."""
+        raise NotImplementedError
+
+    def given(self, request: HttpRequest, about: UUID, *, by: str) -> HttpResponse:
+        """Raises `DomainError` for what it refuses."""
+        raise NotImplementedError
+
+    def get_urls(self) -> Any:
+        view = self.admin_site.admin_view
+        return [
+            path("ask/<uuid:id>/", view(self.asking), name=self._named("ask")),
+            path("take/<uuid:id>/", view(self.taking), name=self._named("take")),
+            *super().get_urls(),
+        ]
+
+    def asking(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def ask(by: str, form: forms.Form) -> HttpResponse:
+            return HttpResponseRedirect(row_url(self.model, self.ask(id, by=by, why=form.cleaned_data["why"])))
+
+        return self._form(request, AskForm, f"Ask for {self.subject}", id, ask)
+
+    def taking(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def take(by: str, _: forms.Form) -> HttpResponse:
+            answer = self.given(request, id, by=by)
+            answer.headers["Cache-Control"] = "no-store"
+            return answer
+
+        return self._form(request, forms.Form, f"Take {self.subject}, once", id, take)
+
+    @admin.display(description="to take")
+    def take(self, row: Any) -> SafeString:
+        """A link for who asked, once it is approved and until it was taken."""
+        if not row.approved_by or row.used_at:
+            return SafeString("–")
+        url = reverse(f"admin:{self._named('take')}", args=[getattr(row, self.about_column)])
+        return format_html('<a href="{}">take it</a>: once, by who asked', url)
+
+    def _form(self, request: HttpRequest, kind: type[forms.Form], title: str, id: UUID, act: Any) -> HttpResponse:
+        if not request.user.has_perm(self.right_to_approve):
+            raise PermissionDenied
+        form = kind(request.POST if request.method == "POST" else None)
+        refused: list[str] = []
+        if form.is_valid():
+            who = f"staff:{request.user.pk}"
+            with Telling(refused.append), acting_as(replace(current_context(), actor=who)):
+                done: HttpResponse = act(who, form)
+                return done
+        told = {"title": title, "form": form, "refused": refused, "about": id, "holds": self.what_it_holds}
+        return TemplateResponse(
+            request, "shared_kernel/given_once.html", {**self.admin_site.each_context(request), **told}
+        )
