@@ -1,4 +1,4 @@
-"""A customer's particulars in clear: asked for by one of staff, approved by another, shown once, and masked elsewhere."""
+"""A customer's particulars in clear: asked for by one of staff, approved by another, and shown once."""
 
 from typing import Any
 from uuid import UUID

@@ -15,12 +15,8 @@ pytestmark = [
     pytest.mark.skipif(not TWO_USERS, reason="one user does everything here"),
 ]
 KEPT = {"audit_logs", "ledger_accounts", "ledger_entries"}
-PROPOSED = {
-    "particulars_reveals",
-    "reveals",
-    "suspense_settlements",
-    "treasury_movements",
-}  # what was decided about them can be written
+# What was decided about them can be written.
+PROPOSED = {"particulars_reveals", "reveals", "suspense_settlements", "treasury_movements"}
 
 
 def run(sql):
