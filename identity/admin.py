@@ -7,16 +7,16 @@ from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_http_methods
 
 from identity import models
-from identity.facade import kyc_submissions, queries, totp_removals
+from identity.facade import kyc_submissions, particulars, queries, totp_removals
 from identity.models import kyc as kyc_rows, staff as staff_rows
-from shared_kernel.admin import ConsentAdmin, ReadOnlyAdmin, Telling, link, masked, row_url, table
+from shared_kernel.admin import AskedAdmin, GivenOnceAdmin, ReadOnlyAdmin, link, masked, row_url, table
 from shared_kernel.api.context import identify
 from shared_kernel.domain.identifiers import UserId
 
@@ -43,6 +43,12 @@ class GroupAdmin(ReadOnlyAdmin):
         return table(("right", "what it allows"), ((f"{app}.{code}", about) for app, code, about in found))
 
 
+class LookForm(forms.Form):
+    """Why somebody looks at what a customer submitted."""
+
+    why = forms.CharField(max_length=255, help_text="for the audit log; no personal data")
+
+
 def masked_email(text: str) -> str:
     """`j***@example.com`."""
     name, at, host = text.partition("@")
@@ -63,6 +69,7 @@ class UserAdmin(ReadOnlyAdmin):
         "Deriv logins": ("identity_derivlogin", "user"),
         "identity checks": ("identity_kycsnapshot", "user"),
         "removals of their authenticator": ("identity_totpremoval", "user_id"),
+        "reveals": ("identity_particularsreveal", "user_id"),
     }
     personal = ("phone", "email")
     list_display = (
@@ -82,12 +89,12 @@ class UserAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
     fields = (
         "id", "handle", "see_also", "phone_masked", "phone_verified_at", "email_masked", "email_verified_at", "tier",
-        "kyc", "is_staff", "is_superuser", "is_active", "second_factor", "authenticator", "frozen_at", "closed_at",
-        "restricted_at", "erase_after", "created_at", "last_login", "timeline", "events",
+        "kyc", "in_clear", "is_staff", "is_superuser", "is_active", "second_factor", "authenticator", "frozen_at",
+        "closed_at", "restricted_at", "erase_after", "created_at", "last_login", "timeline", "events",
     )  # fmt: skip
     readonly_fields = (
-        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "second_factor", "authenticator",
-        "timeline", "events",
+        "handle", "see_also", "phone_masked", "email_masked", "tier", "kyc", "in_clear", "second_factor",
+        "authenticator", "timeline", "events",
     )  # fmt: skip
 
     @admin.display(description="name or handle", ordering="username")
@@ -109,6 +116,12 @@ class UserAdmin(ReadOnlyAdmin):
     @admin.display(description="identity check")
     def kyc(self, row: models.User) -> str:
         return str(getattr(getattr(row, "compliance", None), "kyc_status", "–"))
+
+    @admin.display(description="particulars in clear")
+    def in_clear(self, row: models.User) -> SafeString:
+        """Whoever may not ask is refused there."""
+        ask = reverse("admin:identity_particularsreveal_ask", args=[row.pk])
+        return link(ask, "ask for them, with a reason; another one approves")
 
     @admin.display(description="second factor of staff")
     def second_factor(self, row: models.User) -> str:
@@ -159,19 +172,23 @@ class KycSnapshotAdmin(OfUser):
     find_by = ("id", "user_id")
 
     def get_urls(self) -> Any:
-        look = self.admin_site.admin_view(require_GET(self.look))
+        look = self.admin_site.admin_view(require_http_methods(["GET", "POST"])(self.look))
         return [path("<uuid:id>/documents/", look, name="identity_kycsnapshot_documents"), *super().get_urls()]
 
     def look(self, request: HttpRequest, id: UUID) -> TemplateResponse:
-        """Facts and images. The images stand in the page itself, for no URL leads to one."""
+        """Asks why, and then shows facts and images. The images stand in the page itself: no URL leads to one."""
         if not request.user.has_perm("identity.see_kyc"):
             raise PermissionDenied
         owner = kyc_rows.KycSnapshot.objects.filter(pk=id).values_list("user_id", flat=True).first()
         if owner is None:
             raise Http404
+        shown = {**self.admin_site.each_context(request), "title": "Documents"}
+        form = LookForm(request.POST if request.method == "POST" else None)
+        if not form.is_valid():
+            return TemplateResponse(request, "identity/documents.html", {**shown, "form": form})
         identify(request, f"staff:{request.user.pk}")
-        kyc_submissions.looked_at(id, owner)
-        shown = {**self.admin_site.each_context(request), "title": "Documents", **(queries.kyc_submission(id) or {})}
+        kyc_submissions.looked_at(id, owner, why=form.cleaned_data["why"])
+        shown |= queries.kyc_submission(id) or {}
         response = TemplateResponse(request, "identity/documents.html", shown)
         response.headers["Content-Security-Policy"] = IMAGES_WITHIN
         return response
@@ -179,7 +196,39 @@ class KycSnapshotAdmin(OfUser):
     @admin.display(description="documents")
     def in_clear(self, row: kyc_rows.KycSnapshot) -> SafeString:
         """Whoever may not see them is refused there."""
-        return link(reverse("admin:identity_kycsnapshot_documents", args=[row.pk]), "look at them; the look is audited")
+        return link(
+            reverse("admin:identity_kycsnapshot_documents", args=[row.pk]),
+            "look at them, with a reason; each look is audited",
+        )
+
+
+@admin.register(models.ParticularsReveal)
+class ParticularsRevealAdmin(GivenOnceAdmin):
+    """Who asked for a customer's particulars in clear, who approved it, and when they were shown."""
+
+    right_to_ask = right_to_approve = "identity.reveal_particulars"
+    about_column, subject = "user_id", "a customer's particulars"
+    said = "this customer's names, phone, e-mail, address and Deriv account in clear."
+    list_display = ("at", "owner", "by", "why", "expires_at", "approved_by", "used_at")
+    find_by = ("id", "user_id")
+    ordering = ("-id",)
+    readonly_fields = ("owner", "decide", "take")
+    fields = ("id", "owner", "by", "why", "at", "expires_at", "decide", "approved_by", "approved_at", "take", "used_at")
+
+    def ask(self, about: UUID, *, by: str, why: str) -> UUID:
+        return particulars.ask(about, by=by, why=why).id
+
+    def approve(self, key: UUID, *, by: str) -> None:
+        particulars.approve(key, by=by)
+
+    def given(self, request: HttpRequest, about: UUID, *, by: str) -> HttpResponse:
+        particulars.take(about, by=by)
+        shown = {**self.admin_site.each_context(request), "title": "Particulars", "facts": queries.particulars(about)}
+        return TemplateResponse(request, "identity/documents.html", shown)
+
+    @admin.display(description="user", ordering="user_id")
+    def owner(self, row: models.ParticularsReveal) -> SafeString:
+        return link(row_url(models.User, row.user_id), row.user_id)
 
 
 @admin.register(models.Device)
@@ -206,30 +255,25 @@ class SessionAdmin(OfUser):
         return link(row_url(models.Device, row.device_id), row.device_id)
 
 
-class RemovalForm(forms.Form):
-    """What whoever approves it has to know."""
-
-    why = forms.CharField(
-        max_length=255,
-        help_text="how you made sure that it is the customer who asks; for who approves it and for the audit log, "
-        "without personal data",
-    )
-
-
 @admin.register(models.TotpRemoval)
-class TotpRemovalAdmin(ConsentAdmin):
+class TotpRemovalAdmin(AskedAdmin):
     """Who asked that a customer's lost authenticator is taken away, and who approved it, which did it."""
 
-    right_to_approve = "identity.approve_totp_removal"
+    right_to_ask, right_to_approve = "identity.ask_totp_removal", "identity.approve_totp_removal"
+    subject = "the removal of a lost authenticator"
+    said = (
+        "once another person has approved it, the authenticator is gone, all sessions end, the customer's verified "
+        "phone and address are told, and large payouts wait as after a change of phone. Say how you made sure that it "
+        "is the customer who asks."
+    )
     list_display = ("at", "of", "by", "why", "expires_at", "approved_by", "used_at")
     find_by = ("id", "user_id")
     ordering = ("-id",)
     readonly_fields = ("of", "decide")
     fields = ("id", "of", "by", "why", "at", "expires_at", "decide", "approved_by", "approved_at", "used_at")
 
-    def get_urls(self) -> Any:
-        asking = self.admin_site.admin_view(self.asking)
-        return [path("ask/<uuid:id>/", asking, name="identity_totpremoval_ask"), *super().get_urls()]
+    def ask(self, about: UUID, *, by: str, why: str) -> UUID:
+        return totp_removals.ask(UserId(about), by=by, why=why).id
 
     def approve(self, key: UUID, *, by: str) -> None:
         totp_removals.approve(key, by=by)
@@ -237,22 +281,6 @@ class TotpRemovalAdmin(ConsentAdmin):
     @admin.display(description="customer")
     def of(self, row: models.TotpRemoval) -> SafeString:
         return link(row_url(models.User, row.user_id), row.user_id)
-
-    def asking(self, request: HttpRequest, id: UUID) -> HttpResponse:
-        """`id` is the customer's."""
-        if not request.user.has_perm("identity.ask_totp_removal"):
-            raise PermissionDenied
-        form = RemovalForm(request.POST if request.method == "POST" else None)
-        refused: list[str] = []
-        if form.is_valid():
-            who = f"staff:{request.user.pk}"
-            identify(request, who)
-            with Telling(refused.append):
-                asked = totp_removals.ask(UserId(id), by=who, why=form.cleaned_data["why"])
-                return HttpResponseRedirect(row_url(models.TotpRemoval, asked.id))
-        title = "Ask that a lost authenticator is removed"
-        shown = {**self.admin_site.each_context(request), "title": title, "form": form, "refused": refused, "id": id}
-        return TemplateResponse(request, "identity/totp_removal.html", shown)
 
 
 @admin.register(models.DerivLogin)

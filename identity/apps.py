@@ -19,8 +19,9 @@ class IdentityConfig(AppConfig):
         from shared_kernel.infrastructure.append_only import append_only, keep_installed
         from shared_kernel.infrastructure.consents import MAY_CHANGE
 
-        keep_installed(self, GUARDS)
-        keep_installed(self, append_only(models.TotpRemoval, may_change=MAY_CHANGE))
+        taking_two = (models.TotpRemoval, models.ParticularsReveal)
+        consented = [guard for model in taking_two for guard in append_only(model, may_change=MAY_CHANGE)]
+        keep_installed(self, [*GUARDS, *consented])
         post_migrate.connect(keep_groups, sender=self)
 
         def signed_out(**told: Any) -> None:

@@ -15,12 +15,14 @@ from identity.application.deriv_login import BindDerivLogin, DerivLogins
 from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
 from identity.application.notices import Notices
+from identity.application.particulars import Particulars
 from identity.application.payout_sessions import PayoutSessions
 from identity.application.profile import ChangeProfile, Profiles
 from identity.application.registration import Register, Registration
 from identity.application.staff_sign_in import StaffSignIn
 from identity.application.step_up import SecondFactor, StepUp
 from identity.application.totp_removals import TotpRemovals
+from identity.domain.particulars import ParticularsReveal
 from identity.domain.ports import CustomerTies, Ties
 from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
 from identity.domain.totp_removal import TotpRemoval
@@ -112,6 +114,14 @@ kyc_submissions = KycSubmissions(
 )
 profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
 deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
+particulars = Particulars(
+    users=users,
+    reveals=DjangoConsents(models.ParticularsReveal, ParticularsReveal),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+)
 staff_sign_in = StaffSignIn(
     staff=DjangoStaffDirectory(),
     factors=DjangoFactorRepository(),

@@ -75,6 +75,22 @@ def _shown(image: kyc_rows.KycImage) -> str:
         return ""
 
 
+def particulars(user_id: UUID) -> dict[str, str]:
+    """A customer's names, contacts, address and Deriv account in clear, for staff who may see them, once that is in the
+    audit log; what can't be decrypted says so.
+    """
+    row = models.User.objects.select_related("profile", "deriv_login").filter(pk=user_id).first()
+    if row is None:
+        return {}
+    told = {"full name": legible(row.profile, "full_name")} if hasattr(row, "profile") else {}
+    told |= {"phone": legible(row, "phone"), "e-mail": legible(row, "email")}
+    if address := models.Address.objects.filter(user_id=user_id).order_by("-created_at", "-id").first():
+        told |= {name.replace("_", " "): legible(address, name) for name in ("line", "town", "county", "postal_code")}
+    if login := getattr(row, "deriv_login", None):
+        told["Deriv account"] = legible(login, "account")
+    return told
+
+
 def statement_holder(user_id: UUID) -> dict[str, str]:
     """Whose statement it is, for a paper that is shown around: first name and initials, the number's ends; one SELECT.
 

@@ -149,6 +149,9 @@ def a_payment(number: int = 0, who: ACustomer | None = None, **customer: Any) ->
         id_type="national_id", id_country="KE", id_number=SECRET, id_issued_on="2020-01-01", id_expires_on="2030-01-01",
         date_of_birth=SECRET, gender=SECRET, nationality="KE", residence="KE", kra_pin=SECRET, submitted_at=NOW,
     )  # fmt: skip
+    row(
+        "identity.ParticularsReveal", id=new_id(), by="staff:1", why="asked", at=NOW, expires_at=NOW, user_id=who.row.pk
+    )
     device = row(
         "identity.Device", id=new_id(), user=who.row, client_id="c", name="Phone", platform="android",
         secret_hash="5" * 64, slot=2, created_at=NOW, last_seen_at=NOW,

@@ -78,11 +78,11 @@ class KycSubmissions:
             )
         return user.kyc
 
-    def looked_at(self, snapshot: UUID, user: UUID) -> None:
+    def looked_at(self, snapshot: UUID, user: UUID, *, why: str) -> None:
         """Staff are about to see a submission in clear: told in the audit log first."""
         with self.unit_of_work():
             self.audit.append(
-                [AuditRecord("kyc.seen", "user", str(user), self.clock(), details={"snapshot": str(snapshot)})]
+                [AuditRecord("kyc.seen", "user", str(user), self.clock(), why=why, details={"snapshot": str(snapshot)})]
             )
 
     def _may_submit(self, id: UserId, *, at: datetime) -> User:

@@ -358,3 +358,10 @@ class DerivIdentity(Protocol):
 
     def identify(self, platform: DerivPlatform, token: str) -> DerivAccount:
         """Calls out. Raises `DerivTokenRefused`, `DerivUnavailable`, `DerivPlatformUnsupported`. Keeps no token."""
+
+
+class KnownCustomers(Protocol):
+    """Who is a customer."""
+
+    def known(self, text: str) -> UserId | None:
+        """The customer with this id, phone number or e-mail address, not locked; nobody of staff."""

@@ -30,6 +30,10 @@ RIGHTS: Mapping[str, tuple[str, str]] = {
     "wallet.see_finance_reports": ("ledgeraccount", "Can see finance's reports, and export them"),
     "identity.ask_totp_removal": ("totpremoval", "Can ask that a customer's lost authenticator is removed"),
     "identity.approve_totp_removal": ("totpremoval", "Can approve that a customer's lost authenticator is removed"),
+    "identity.reveal_particulars": (
+        "user",
+        "Can ask for a customer's particulars in clear, and approve it for others",
+    ),
     "identity.see_kyc": ("kycsnapshot", "Can see what customers submitted for their identity check, in clear"),
     "shared_kernel.continue_anchor": (
         "seal",
@@ -69,8 +73,8 @@ _RECONCILIATION = {
 }  # fmt: skip
 _AUDIT = {"shared_kernel.auditlog"}
 _OFFICER = _CUSTOMERS | _AUDIT | {
-    "identity.kycsnapshot", "payments.limitrule", "mpesa_integration.mpesarequest", "mpesa_integration.mpesacallback",
-    "deriv_integration.derivtransfer",
+    "identity.kycsnapshot", "identity.particularsreveal", "payments.limitrule", "mpesa_integration.mpesarequest",
+    "mpesa_integration.mpesacallback", "deriv_integration.derivtransfer",
 }  # fmt: skip
 
 GROUPS: Mapping[str, StaffGroup] = {
@@ -82,7 +86,8 @@ GROUPS: Mapping[str, StaffGroup] = {
         frozenset({"identity.ask_totp_removal"}),
     ),
     "compliance officer": StaffGroup(
-        frozenset(_OFFICER | {"payments.proposal"}), frozenset({"identity.see_kyc", "payments.hold_transaction"})
+        frozenset(_OFFICER | {"payments.proposal"}),
+        frozenset({"identity.reveal_particulars", "identity.see_kyc", "payments.hold_transaction"}),
     ),
     "compliance manager": StaffGroup(
         frozenset(
@@ -91,6 +96,7 @@ GROUPS: Mapping[str, StaffGroup] = {
         ),
         frozenset(
             {
+                "identity.reveal_particulars",
                 "identity.see_kyc",
                 "identity.approve_totp_removal",
                 "payments.approve_transaction_decision",

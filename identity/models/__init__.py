@@ -244,6 +244,19 @@ class TotpFactor(models.Model):
         return str(self.user_id)
 
 
+class ParticularsReveal(Consented):
+    """That one of staff is shown a customer's particulars in clear, once."""
+
+    user_id = UuidField()
+
+    class Meta(Consented.Meta):
+        db_table = "particulars_reveals"
+        indexes = [models.Index(fields=["user_id", "at"], name="particulars_reveals_of")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in clear"
+
+
 class TotpRemoval(Consented):
     """That a customer's lost authenticator is taken away: asked for by one of support, approved by another person."""
 

@@ -43,7 +43,10 @@ def page(id) -> str:
 def test_compliance_sees_facts_and_images_and_each_look_is_audited(submission, group):
     client, member = staff(group)
 
-    answer = client.get(page(submission.id))
+    assert b"for the audit log" in client.get(page(submission.id)).content
+    assert b"required" in client.post(page(submission.id), {"why": " "}).content
+    assert not AuditLog.objects.filter(action="kyc.seen").exists()
+    answer = client.post(page(submission.id), {"why": "review"})
 
     text = answer.content.decode()
     assert answer.status_code == 200
@@ -54,13 +57,13 @@ def test_compliance_sees_facts_and_images_and_each_look_is_audited(submission, g
     assert "no-store" in answer.headers["Cache-Control"]
     assert "img-src 'self' data:" in answer.headers["Content-Security-Policy"]
     [told] = AuditLog.objects.filter(action="kyc.seen")
-    assert (told.actor, told.target_id) == (f"staff:{member.pk}", str(submission.user_id))
+    assert (told.actor, told.target_id, told.why) == (f"staff:{member.pk}", str(submission.user_id), "review")
     assert told.details == {"snapshot": str(submission.id)}
 
 
 @pytest.mark.parametrize("group", ["support", "finance", "ops", "auditor"])
 def test_nobody_else_sees_them(submission, group):
-    answer = staff(group)[0].get(page(submission.id))
+    answer = staff(group)[0].post(page(submission.id), {"why": "review"})
 
     assert answer.status_code == 403
     assert "31415926" not in answer.content.decode()
@@ -89,17 +92,17 @@ def test_the_other_pages_show_nothing_in_clear_and_no_image_has_a_page(submissio
     assert not AuditLog.objects.filter(action="kyc.seen").exists()
 
 
-def test_what_is_not_there_is_404_and_a_post_is_refused(submission):
+def test_what_is_not_there_is_404_and_another_method_is_refused(submission):
     client, _ = staff("compliance officer")
 
     assert client.get(page(new_id())).status_code == 404
-    assert client.post(page(submission.id)).status_code in {403, 405}
+    assert client.delete(page(submission.id)).status_code == 405
 
 
 def test_what_cannot_be_decrypted_is_told_and_the_rest_is_shown(submission, settings):
     settings.PII_KEYS = f"other:{'7' * 64}"
 
-    answer = staff("compliance officer")[0].get(page(submission.id))
+    answer = staff("compliance officer")[0].post(page(submission.id), {"why": "review"})
 
     assert answer.status_code == 200
     assert answer.content.decode().count("[cannot be decrypted]") >= 5

@@ -66,10 +66,10 @@ def test_the_auditor_sees_every_table_and_decides_nothing():
     ("group", "may"),
     [
         ("support", {"identity.ask_totp_removal"}),
-        ("compliance officer", {"identity.see_kyc", "payments.hold_transaction"}),
+        ("compliance officer", {"identity.reveal_particulars", "identity.see_kyc", "payments.hold_transaction"}),
         ("compliance manager", {
-            "identity.see_kyc", "payments.approve_transaction_decision", "payments.see_evidence",
-            "payments.reveal_evidence", "identity.approve_totp_removal",
+            "identity.reveal_particulars", "identity.see_kyc", "payments.approve_transaction_decision",
+            "payments.see_evidence", "payments.reveal_evidence", "identity.approve_totp_removal",
             "payments.hold_transaction", "payments.release_transaction", "shared_kernel.approve_anchor"}),
         ("finance", {
             "payments.resolve_reconciliationbreak", "payments.approve_reconciliationbreak", "payments.see_evidence",

@@ -42,6 +42,12 @@ INVENTORY: dict[str, Entry] = {
         | kinds(K.GUARDED, "pep_status", "pep_status_at", "screened_at", why="screening, which nobody is told of"),
         other=("user",),
     ),
+    "identity.ParticularsReveal": Personal(
+        why="who was shown personal data in clear, and why", kept="for_ever", of=(MINE,),
+        data=kinds(K.CONDUCT, "user_id", "at", "used_at")
+        | kinds(K.GUARDED, "by", "why", "approved_by", "approved_at", why="staff's review"),
+        other=("id", "expires_at"),
+    ),
     "identity.KycDocument": Personal(
         why="one person, one account", kept="aml_records", of=(MINE,),
         data=kinds(K.INDEX, "document_index") | kinds(K.CONDUCT, "claimed_at"), other=("id", "user"),

@@ -1,7 +1,7 @@
 """What every context's admin pages are made of. Importing it registers the pages of shared_kernel."""
 
 from shared_kernel.admin import records
-from shared_kernel.admin.deciding import BUSY, ConsentAdmin, Telling, or_busy
+from shared_kernel.admin.deciding import BUSY, AskedAdmin, ConsentAdmin, GivenOnceAdmin, Telling, or_busy
 from shared_kernel.admin.pages import (
     ReadOnlyAdmin,
     amount,
@@ -16,7 +16,9 @@ from shared_kernel.admin.pages import (
 
 __all__ = [
     "BUSY",
+    "AskedAdmin",
     "ConsentAdmin",
+    "GivenOnceAdmin",
     "ReadOnlyAdmin",
     "Telling",
     "amount",

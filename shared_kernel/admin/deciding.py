@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from shared_kernel.admin.pages import ReadOnlyAdmin, link, row_url
@@ -116,3 +118,77 @@ class ConsentAdmin(ReadOnlyAdmin):
 
     def _named(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+
+
+class AskForm(forms.Form):
+    """What whoever approves it has to know."""
+
+    why = forms.CharField(max_length=255, help_text="for who approves it and for the audit log; no personal data")
+
+
+class AskedAdmin(ConsentAdmin):
+    """What has a page on which it is asked for, with a reason, by the id of what it is about."""
+
+    right_to_ask: ClassVar[str]
+    subject: ClassVar[str]  # what is asked for
+    said: ClassVar[str]  # to who asks, about it
+
+    def ask(self, about: UUID, *, by: str, why: str) -> UUID:
+        """The id of what was asked for. Raises `DomainError` for what it refuses."""
+        raise NotImplementedError
+
+    def get_urls(self) -> Any:
+        asking = self.admin_site.admin_view(self.asking)
+        return [path("ask/<uuid:id>/", asking, name=self._named("ask")), *super().get_urls()]
+
+    def asking(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def ask(by: str, form: forms.Form) -> HttpResponse:
+            return HttpResponseRedirect(row_url(self.model, self.ask(id, by=by, why=form.cleaned_data["why"])))
+
+        return self.form_page(request, self.right_to_ask, AskForm, f"Ask for {self.subject}", id, ask)
+
+    def form_page(
+        self, request: HttpRequest, right: str, kind: type[forms.Form], title: str, about: UUID, act: Callable[..., Any]
+    ) -> HttpResponse:
+        """A form and, once it is filled in, what `act(who is signed in, form)` answers."""
+        if not request.user.has_perm(right):
+            raise PermissionDenied
+        form = kind(request.POST if request.method == "POST" else None)
+        refused: list[str] = []
+        if form.is_valid():
+            who = f"staff:{request.user.pk}"
+            with Telling(refused.append), acting_as(replace(current_context(), actor=who)):
+                done: HttpResponse = act(who, form)
+                return done
+        told = {"title": title, "form": form, "refused": refused, "about": about, "said": self.said}
+        return TemplateResponse(request, "shared_kernel/asked.html", {**self.admin_site.each_context(request), **told})
+
+
+class GivenOnceAdmin(AskedAdmin):
+    """What somebody is shown in clear: they ask with a reason, another one approves, and they take it, once."""
+
+    about_column: ClassVar[str]  # of the row: the id of what it is about
+
+    def given(self, request: HttpRequest, about: UUID, *, by: str) -> HttpResponse:
+        """Raises `DomainError` for what it refuses."""
+        raise NotImplementedError
+
+    def get_urls(self) -> Any:
+        taking = self.admin_site.admin_view(self.taking)
+        return [path("take/<uuid:id>/", taking, name=self._named("take")), *super().get_urls()]
+
+    def taking(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def take(by: str, _: forms.Form) -> HttpResponse:
+            answer = self.given(request, id, by=by)
+            answer.headers["Cache-Control"] = "no-store"
+            return answer
+
+        return self.form_page(request, self.right_to_ask, forms.Form, f"Take {self.subject}, once", id, take)
+
+    @admin.display(description="to take")
+    def take(self, row: Any) -> SafeString:
+        """A link for who asked, once it is approved and until it was taken."""
+        if not row.approved_by or row.used_at:
+            return SafeString("–")
+        url = reverse(f"admin:{self._named('take')}", args=[getattr(row, self.about_column)])
+        return format_html('<a href="{}">take it</a>: once, by who asked', url)
