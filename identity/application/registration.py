@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
+from identity.application.door import Door
 from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import Email, User
 from identity.domain.verification import MOST, Purpose
@@ -34,11 +35,13 @@ class Registration:
     unit_of_work: UnitOfWork
     clock: Clock
     ids: IdSource
+    door: Door
 
     def register(self, command: Register) -> UserId:
-        """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`."""
+        """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`, `TooManyRequests`."""
         known = (command.phone.number, command.phone.number[3:], command.email.address, command.full_name)
         self.passwords.refuse_weak(command.password, known)
+        self.door.may_register()
         user = User.register(
             UserId(self.ids()),
             command.phone,
@@ -69,8 +72,9 @@ class Registration:
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.
 
-        Raises `PhoneAlreadyVerified`, `CodesAskedTooOften`, `SmsUnavailable`.
+        Raises `PhoneAlreadyVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `TooManyRequests`.
         """
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             phone = self.users.get(user_id).unproven_phone()
             code = self.codes.make(user_id, Purpose.PROVE_PHONE, phone, at=self.clock())
@@ -95,8 +99,9 @@ class Registration:
     def send_email_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's e-mail address; it closes the one before. Until when it is good.
 
-        Raises `EmailAlreadyVerified`, `CodesAskedTooOften`, `EmailUnavailable`.
+        Raises `EmailAlreadyVerified`, `CodesAskedTooOften`, `EmailUnavailable`, `TooManyRequests`.
         """
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             email = self.users.get(user_id).unproven_email()
             code = self.codes.make(user_id, Purpose.PROVE_EMAIL, email, at=self.clock())
