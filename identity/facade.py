@@ -157,6 +157,7 @@ __all__ = [
     "auth",
     "code_of",
     "deriv_logins",
+    "door",
     "erasure",
     "kyc",
     "kyc_submissions",

@@ -24,6 +24,7 @@ TABLE: dict[str, Row] = {
     # every request to the API: by the user of a token that we signed, else by address
     "api.user": Row(300, MINUTE, 60, 3_000),
     "api.address": Row(300, MINUTE, 60, 6_000),
+    "api.device": Row(60, MINUTE, 20, 600),  # a known one, where its address is full
     "api.address_signed_in": Row(6_000, MINUTE, 300, 60_000),  # a carrier has thousands of customers behind one
     # passwords
     "login.identifier": Row(5, 15 * MINUTE, 3, 10),

@@ -54,6 +54,7 @@ def test_every_limit_that_the_code_names_is_in_the_table_and_each_of_the_table_i
         if "tests" not in file.parts
     )
     named = set(re.findall(r'[Cc]ounter\(f?"([a-z_.]+)"', code)) | set(re.findall(r'"(login\.[a-z_]+)"', code))
+    named |= {f"{what}.device" for what in re.findall(r'_device\("([a-z_]+)"', code)}
     for what in re.findall(r'_tried\("([a-z_]+)"', code):
         named |= {f"{what}.{whose}" for whose in ("identifier", "device", "address", "all")}
     named |= {f"{what}.address" for what in re.findall(r'_here\("([a-z_]+)"', code)}

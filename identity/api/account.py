@@ -9,9 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from identity.api.authentication import CsrfOnly
+from identity.api.authentication import DEVICE_COOKIE, CsrfOnly
 from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
-from identity.api.views import DEVICE_COOKIE, without_tokens
+from identity.api.views import without_tokens
 from identity.facade import account, step_up
 from shared_kernel.api.bodies import Body, PhoneField, TextField
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
-from identity.api.authentication import ACCESS_COOKIE
-from identity.facade import auth
+from identity.api.authentication import ACCESS_COOKIE, DEVICE_COOKIE
+from identity.facade import auth, door
 from shared_kernel.api.context import client_address
 from shared_kernel.api.problems import problem
 from shared_kernel.domain.errors import TooManyRequests
@@ -43,12 +43,12 @@ class RateLimitMiddleware:
 
 def count(request: HttpRequest) -> None:
     """Raises `TooManyRequests`."""
-    network = network_of(client_address(request))
     token = request.COOKIES.get(ACCESS_COOKIE, "")
     claims = auth.access.read(token) if token else None
     if claims is None:
-        limiter.take(Counter("api.address", network))
+        door.may_send(request.COOKIES.get(DEVICE_COOKIE, ""))
         return
+    network = network_of(client_address(request))
     who = replace(current_context(), actor=f"user:{claims.user_id}", device=str(claims.device_id))
     with acting_as(who):  # for the audit row of a refusal; nothing else is done in their name yet
         limiter.take(Counter("api.user", str(claims.user_id)), Counter("api.address_signed_in", network))

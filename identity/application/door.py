@@ -10,6 +10,7 @@ from uuid import UUID
 
 from identity.domain.ports import Secrets, UserRepository
 from identity.domain.user import Email
+from shared_kernel.domain.errors import TooManyRequests
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.rate_limits import Counter, Limiter, network_of
 
@@ -31,6 +32,20 @@ class Door:
         if id is None or identifier is None or not self.users.is_device_of(identifier, id, secret_hash):
             return None
         return id
+
+    def may_send(self, device_cookie: str) -> None:
+        """Any request without a token of ours. Raises `TooManyRequests`.
+
+        Where its address has sent too much, a customer's known device goes on by itself: its neighbours behind a
+        carrier's address must not keep it from refreshing its session. Only then it is looked for, by one query.
+        """
+        try:
+            self.limiter.take(self._here("api"))
+        except TooManyRequests:
+            id, secret_hash = cookie_parts(device_cookie, self.secrets)
+            if id is None or not self.users.is_device_of(None, id, secret_hash):
+                raise
+            self.limiter.take(self._device("api", id))
 
     def may_sign_in(self, identifier: Phone | Email | None, device: UUID | None) -> None:
         """`device`: known to be this customer's. Raises `TooManyRequests`."""

@@ -83,8 +83,8 @@ class UserRepository(Protocol):
     def had_devices(self, id: UserId) -> bool:
         """Whether the user ever signed in from a device, revoked ones included."""
 
-    def is_device_of(self, identifier: Phone | Email, device: UUID, secret_hash: str) -> bool:
-        """Whether it is an active device of the customer so named; one query, not locked."""
+    def is_device_of(self, identifier: Phone | Email | None, device: UUID, secret_hash: str) -> bool:
+        """Whether it is an active device of the customer so named, None: of any; one query, not locked."""
 
     def is_taken(self, contact: Phone | Email) -> bool:
         """Whether a phone number or e-mail address is an account's; not locked."""

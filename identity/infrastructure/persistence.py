@@ -155,8 +155,9 @@ class DjangoUserRepository:
     def had_devices(self, id: UserId) -> bool:
         return models.Device.objects.filter(user_id=id).exists()
 
-    def is_device_of(self, identifier: Phone | Email, device: UUID, secret_hash: str) -> bool:
-        named = {f"user__{column}": value for column, value in known_by(identifier).items()}
+    def is_device_of(self, identifier: Phone | Email | None, device: UUID, secret_hash: str) -> bool:
+        columns = known_by(identifier) if identifier else {}
+        named = {f"user__{column}": value for column, value in columns.items()}
         known = models.Device.objects.filter(**named, pk=device, secret_hash=secret_hash, revoked_at=None)
         return known.filter(user__is_active=True, user__is_staff=False).exists()
 

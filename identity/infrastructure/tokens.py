@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import threading
@@ -38,13 +37,14 @@ CONTEXT_WORDS = ("penpay", "mpesa", "m-pesa", "deriv")
 
 @dataclass
 class Turns:
-    """Who hashes, and who waits for it. A hash takes a core 25 ms: `at_once` of them, so that a flood of sign-ins
-    leaves cores to money; and few wait, for each holds one of the API's threads: the others are refused at once.
+    """Who hashes, and who waits for it. A hash takes a core 25 ms: one at once in a process, so that a flood of
+    sign-ins leaves time to money; and few wait, for each holds one of the API's threads: the others are refused at
+    once.
     """
 
-    at_once: int
-    strangers: int = 2  # who may wait
-    known: int = 6  # who may wait of those with a session or a device, strangers counted
+    at_once: int = 1
+    strangers: int = 1  # who may wait
+    known: int = 3  # who may wait of those with a session or a device, strangers counted
     _free: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
     _hashing: int = field(default=0, init=False)
     _waiting: int = field(default=0, init=False)
@@ -75,7 +75,7 @@ class Turns:
 
 
 BUSY = "many people are signing in just now: try again in a moment"
-turns = Turns(max(1, (os.cpu_count() or 1) // 2))
+turns = Turns()
 _known: ContextVar[bool] = ContextVar("penpay_known_to_hash", default=False)
 
 

@@ -355,6 +355,24 @@ def test_a_user_has_a_rate_of_their_own_that_no_neighbour_uses_up(customer, limi
     assert a_browser("41.90.0.1").get("me").status_code == 401
 
 
+def test_a_known_device_refreshes_its_session_whatever_its_neighbours_behind_one_address_send(customer, limits):
+    own, thief = a_browser(), a_browser()
+    own.sign_in(customer.email)
+    limits(api_address=2, api_device=5)
+    for _ in range(4):
+        stranger = a_browser().get("me")
+    assert refused(stranger)
+    del own.cookies["penpay_access"]
+
+    assert own.post("auth/refresh").status_code == 204
+    own.cookies["penpay_access"] = ""
+    assert own.sign_in(customer.email).status_code == 200
+    thief.cookies["penpay_device"] = own.cookies["penpay_device"].value[:-4] + "AAAA"
+    assert refused(thief.post("auth/refresh"))
+    own.cookies["penpay_access"] = ""
+    assert [own.post("auth/logout-all").status_code for _ in range(4)] == [401] * 3 + [429]
+
+
 def test_an_address_has_a_rate_for_all_who_are_signed_in_there(customer, limits):
     own = a_browser()
     own.sign_in(customer.email)
