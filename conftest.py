@@ -1,7 +1,9 @@
 """What all tests share; contexts add their own in `<context>/tests/fixtures.py`."""
 
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
+from secrets import token_hex
 
 import pytest
 
@@ -59,3 +61,12 @@ def anchor(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "SEAL_ANCHOR", str(place))
         yield place
+
+
+@pytest.fixture(autouse=True)
+def counters_of_its_own(monkeypatch):
+    """No test is refused for what another one tried: all of them come from one address, to one Redis."""
+    from shared_kernel.facade import limiter
+
+    if limiter.redis is not None:
+        monkeypatch.setattr(limiter, "redis", replace(limiter.redis, prefix=f"penpay:test:{token_hex(8)}:"))

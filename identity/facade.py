@@ -12,6 +12,7 @@ from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.codes import Codes, Messages
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
+from identity.application.door import Door
 from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
 from identity.application.notices import Notices
@@ -41,10 +42,12 @@ from identity.infrastructure.sms import sms_sender
 from identity.infrastructure.staff_sign_in import DjangoFactorRepository, DjangoSignInTries, DjangoStaffDirectory
 from identity.infrastructure.tokens import Argon2Passwords, JwtAccessTokens, RandomSecrets
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.facade import limiter
 from shared_kernel.infrastructure.consents import DjangoConsents
 from shared_kernel.infrastructure.persistence import (
     DjangoAuditLog,
     DjangoOutboxRepository,
+    current_context,
     new_id,
     now,
     unit_of_work,
@@ -54,11 +57,12 @@ KEPT = timedelta(days=settings.RETENTION_DAYS["aml_records"])
 audit = DjangoAuditLog()
 accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
-messages = Messages(sms_sender, email_sender)
+door = Door(limiter, accounts, RandomSecrets(), lambda: current_context().address)
+messages = Messages(sms_sender, email_sender, limiter)
 codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
 notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
 second_factor = SecondFactor(codes, DjangoTotpRepository(), notices)
-step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now)
+step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now, door)
 payout_sessions = PayoutSessions(
     sessions=DjangoSessionRepository(),
     wait=timedelta(seconds=settings.NEW_DEVICE_WAIT_S),
@@ -76,6 +80,7 @@ account = Account(
     unit_of_work=unit_of_work,
     clock=now,
     kept=KEPT,
+    door=door,
     is_tied=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
 )
 totp_removals = TotpRemovals(DjangoConsents(models.TotpRemoval, TotpRemoval), account, new_id)
@@ -86,6 +91,7 @@ registration = Registration(
     unit_of_work=unit_of_work,
     clock=now,
     ids=new_id,
+    door=door,
 )
 auth = Auth(
     users=accounts,
@@ -101,6 +107,7 @@ auth = Auth(
     refresh_ttl=timedelta(seconds=settings.JWT_REFRESH_TTL),
     second=second_factor,
     notices=notices,
+    door=door,
 )
 kyc = KycDecisions(users=accounts, unit_of_work=unit_of_work, clock=now)
 kyc_submissions = KycSubmissions(
@@ -167,6 +174,7 @@ __all__ = [
     "auth",
     "code_of",
     "deriv_logins",
+    "door",
     "erasure",
     "kyc",
     "kyc_submissions",

@@ -16,6 +16,7 @@ import environ
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
+from penpay.rate_limits import rate_limits
 from penpay.residency import allowed_hosts, hosts_elsewhere
 from shared_kernel.domain.budgets import MPESA_LANE, deriv_lane
 
@@ -171,6 +172,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "shared_kernel.api.context.ContextMiddleware",
     "penpay.hosts.StaffHostMiddleware",
+    "identity.api.rates.RateLimitMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -268,6 +270,12 @@ MAX_DEVICES = within("MAX_DEVICES", 2, 1, 5)
 NEW_DEVICE_WAIT_S = within("NEW_DEVICE_WAIT_S", 24 * 3600, 3600, 7 * 24 * 3600)
 LARGE_PAYOUT_KES = within("LARGE_PAYOUT_KES", 10_000, 100, 250_000)  # whole shillings
 
+# --- limits against guessing and flooding ---------------------------------------------------------------------------
+try:
+    RATE_LIMITS = rate_limits(env.str("RATE_LIMITS", default=""), bounded=PRODUCTION)
+except ValueError as wrong:
+    raise ImproperlyConfigured(f"RATE_LIMITS: {wrong}") from None
+
 # --- messages to customers ------------------------------------------------------------------------------------------
 EMAIL_URL = required("EMAIL_URL", "consolemail://")
 SMS_URL = required("SMS_URL", "memory://" if APP_ENV == "testing" else "console://")
@@ -296,6 +304,7 @@ RETENTION_DAYS: dict[str, int] = {
     "sessions": 90,  # from when a session ended, with its refresh tokens
     "staff_sessions": 30,  # from when one of the back-office ran out
     "idempotency_keys": 365,  # of events; those of money are never purged
+    "rate_limit_counters": 1,  # from when nothing of one counts any more
 }  # the one table of how long what is kept; docs/data-inventory.md and `purge_expired` go by it
 DATA_RESIDENCY_REGION = required("DATA_RESIDENCY_REGION", "")
 DATA_RESIDENCY_HOSTS = required("DATA_RESIDENCY_HOSTS", "")

@@ -30,7 +30,8 @@ from shared_kernel.infrastructure.persistence import (
     now,
     unit_of_work,
 )
-from shared_kernel.infrastructure.retention import Expired, expired_keys, rows_of
+from shared_kernel.infrastructure.rate_limits import SharedLimiter
+from shared_kernel.infrastructure.retention import Expired, expired_counters, expired_keys, rows_of
 from shared_kernel.infrastructure.rotation import (
     Held,
     Rotated,
@@ -65,7 +66,9 @@ __all__ = [
     "encryption_key_ids",
     "encryption_keys_held",
     "event",
+    "expired_counters",
     "expired_keys",
+    "limiter",
     "lock_lost",
     "missing_guards",
     "new_id",
@@ -121,4 +124,5 @@ continuing = Continuing(
     now,
 )
 budgets: Budgets = SharedBudgets(settings.BUDGET_RATES, settings.REDIS_URL, shares=settings.BUDGET_SHARES)
+limiter = SharedLimiter(settings.RATE_LIMITS, settings.REDIS_URL)
 delivery = Delivery(outbox_queue, CeleryBroker(), DjangoIdempotencyKeys(), unit_of_work, acting_as, subscriptions)

@@ -1,5 +1,5 @@
 """The kernel's rows: `domain_events` (the outbox), `idempotency_keys`, `audit_logs`, `seals`, `anchor_continuations`,
-`leases`; the id column that all share, and the columns of what takes two people.
+`leases`, `rate_limit_counters`; the id column that all share, and the columns of what takes two people.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -233,3 +233,22 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class RateLimitCounter(models.Model):
+    """Tries of one counter of a rate limit, while Redis cannot be asked: `shared_kernel/domain/rate_limits.py`.
+
+    `slices` is `number:tries number:tries`; the first refusal is told of again from `told_until` (seconds since 1970).
+    """
+
+    key = models.CharField(primary_key=True, max_length=64)  # an HMAC: it tells nobody of whom
+    slices = models.TextField(blank=True, default="")
+    told_until = models.FloatField(default=0.0)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "rate_limit_counters"
+        indexes = [models.Index(fields=["expires_at"], name="rate_limit_counters_old")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -17,7 +17,7 @@ from payments.domain.transaction import TransactionStatus as S
 from payments.models import Transaction
 from penpay.privacy.purging import PAGE
 from shared_kernel.facade import new_id
-from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey
+from shared_kernel.models import AuditLog, DomainEvent, IdempotencyKey, RateLimitCounter
 from tests.subjects import (
     NAME,
     SEVEN_YEARS,
@@ -75,6 +75,8 @@ def leftovers(transactional_db):
         IdempotencyKey.objects.create(scope=scope, key="k", fingerprint="", created_at=old(days))
     StaffSession.objects.create(session_key="old", session_data="", expire_date=old(40))
     StaffSession.objects.create(session_key="young", session_data="", expire_date=old(-1))
+    for days in (2, 0):
+        RateLimitCounter.objects.create(key=f"{days}", slices="1:1", expires_at=old(days))
     return who, browser
 
 
@@ -92,14 +94,16 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
         "sessions": 2,
         "staff_sessions": 1,
         "idempotency_keys": 1,
+        "rate_limit_counters": 1,
         "aml_records": 0,
     }
     assert set(IdempotencyKey.objects.values_list("scope", flat=True)) == kept
     assert RefreshToken.objects.filter(family__isnull=False).count() == 2
     assert StaffSession.objects.get().session_key == "young"
+    assert RateLimitCounter.objects.get().key == "0"
     assert browser.is_signed_in()
     assert DomainEvent.objects.count() == events
-    assert AuditLog.objects.count() == audited + 6
+    assert AuditLog.objects.count() == audited + 7
     assert run(capsys, "purge_expired")["purged"]["sessions"] == 0
 
 

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from identity.api.authentication import CsrfOnly
+from identity.api.authentication import DEVICE_COOKIE, CsrfOnly
 from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
 from identity.api.views import without_tokens
 from identity.facade import account, step_up
@@ -33,7 +33,8 @@ class PasswordReset(APIView):
 
         By which of them the account is named does not matter.
         """
-        account.ask_for_reset(identifier(self.ResetBody.read(request)["identifier"]))
+        named = identifier(self.ResetBody.read(request)["identifier"])
+        account.ask_for_reset(named, request.COOKIES.get(DEVICE_COOKIE, ""))
         return Response(status=202)
 
 
@@ -53,7 +54,8 @@ class PasswordResetConfirmation(APIView):
     def post(self, request: Request) -> Response:
         """Sets a new password by the code. Ends all sessions; whatever is wrong with the code is `reset_refused`."""
         body = self.NewPasswordBody.read(request)
-        account.reset_password(identifier(body["identifier"]), body["code"], body["password"])
+        cookie = request.COOKIES.get(DEVICE_COOKIE, "")
+        account.reset_password(identifier(body["identifier"]), body["code"], body["password"], cookie)
         return Response(status=204)
 
 

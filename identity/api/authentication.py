@@ -19,6 +19,8 @@ from shared_kernel.api.context import identify
 from shared_kernel.domain.errors import Forbidden
 
 ACCESS_COOKIE = f"{'__Host-' if settings.PRODUCTION else ''}penpay_access"
+SECURE = "__Secure-" if settings.PRODUCTION else ""
+DEVICE_COOKIE = f"{SECURE}penpay_device"  # only to the paths of signing in; stays when its user signs out
 
 
 class CsrfFailed(Forbidden):

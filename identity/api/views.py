@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from identity.api.authentication import ACCESS_COOKIE, CsrfOnly
+from identity.api.authentication import ACCESS_COOKIE, DEVICE_COOKIE, SECURE, CsrfOnly
 from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
 from identity.domain.user import DerivLoginNotFound
 from identity.facade import (
@@ -34,9 +34,7 @@ from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.facade import now
 
 AUTH_PATH = "/api/v1/auth"
-SECURE = "__Secure-" if settings.PRODUCTION else ""
 REFRESH_COOKIE = f"{SECURE}penpay_refresh"  # only to AUTH_PATH
-DEVICE_COOKIE = f"{SECURE}penpay_device"  # only to AUTH_PATH; stays when its user signs out
 DEVICE_COOKIE_AGE = timedelta(days=400)  # the longest that browsers keep one
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from identity.application.codes import Codes
+from identity.application.door import Door
 from identity.application.notices import Notices, proven_channels
 from identity.domain.contact import Email
 from identity.domain.credentials import WrongPassword
@@ -46,6 +47,7 @@ class Account:
     unit_of_work: UnitOfWork
     clock: Clock
     kept: timedelta  # after the end of the relationship
+    door: Door
     is_tied: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
 
     # --- the password -------------------------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ class Account:
         if not may_try:
             self._refused(who.id, "user.password_refused", "too many wrong passwords")
             raise SessionEnded("too many wrong passwords: sign in again")
-        if not self.passwords.matches(old, user.password_hash):
+        if not self.passwords.matches(old, user.password_hash, known=True):
             self._refused(who.id, "user.password_refused", "wrong password")
             raise WrongPassword("this is not your present password")
         hash, proven = self.passwords.hash(new), user.password_hash
@@ -77,12 +79,15 @@ class Account:
             user.change_password(hash, at=self.clock(), why="by the old password")
             self.changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
 
-    def ask_for_reset(self, identifier: Phone | Email | None) -> None:
+    def ask_for_reset(self, identifier: Phone | Email | None, device_cookie: str = "") -> None:
         """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for.
 
         It goes to the verified address, else to the verified phone, by whichever of them the account was named: new
         devices and step-ups go by the phone, and so neither a stolen SIM nor a stolen mailbox is enough for both.
+
+        Raises `TooManyRequests`.
         """
+        self.door.may_ask_for_reset(identifier, self.door.known_device(identifier, device_cookie))
         found = self.users.password_of(identifier) if identifier else None
         at, target = self.clock(), str(found[0]) if found else "unknown"
         with self.unit_of_work():
@@ -109,9 +114,14 @@ class Account:
                 return
         self.codes.send(code)
 
-    def reset_password(self, identifier: Phone | Email | None, code: str, password: str) -> None:
-        """Raises `ResetRefused`, after as much work for nobody as for somebody; `WeakPassword`, `SignInBusy`."""
+    def reset_password(
+        self, identifier: Phone | Email | None, code: str, password: str, device_cookie: str = ""
+    ) -> None:
+        """Raises `ResetRefused`, after as much work for nobody as for somebody; `WeakPassword`, `SignInBusy`,
+        `TooManyRequests`.
+        """
         self.passwords.refuse_weak(password, ())
+        self.door.may_reset(identifier, self.door.known_device(identifier, device_cookie))
         hash = self.passwords.hash(password)
         found = self.users.password_of(identifier) if identifier else None
         if found is None:
@@ -137,18 +147,19 @@ class Account:
     def ask_for_phone(self, who: SignedIn, phone: Phone) -> datetime:
         """Sends a code to the new number; until when it is good.
 
-        Raises `ContactTaken`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`.
+        Raises `ContactTaken`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`, `TooManyRequests`.
         """
         return self._ask(who, Purpose.NEW_PHONE, phone)
 
     def ask_for_email(self, who: SignedIn, email: Email) -> datetime:
         """Sends a code to the new address; until when it is good.
 
-        Raises `ContactTaken`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`.
+        Raises `ContactTaken`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`, `TooManyRequests`.
         """
         return self._ask(who, Purpose.NEW_EMAIL, email)
 
     def _ask(self, who: SignedIn, purpose: Purpose, target: Target) -> datetime:
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             self.users.get(who.id).may_change()
             if self.users.is_taken(target):

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from identity.application.codes import CodeToSend
+from identity.application.door import Door, cookie_parts
 from identity.application.notices import Notices, proven_channels
 from identity.application.step_up import SecondFactor
 from identity.domain.contact import Email
@@ -78,19 +79,25 @@ class Auth:
     refresh_ttl: timedelta
     second: SecondFactor
     notices: Notices
+    door: Door
 
     def sign_in(self, command: SignIn) -> Welcome:
-        """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`.
+        """Raises `InvalidCredentials` (as slow for nobody as for somebody), `DeviceLimitReached`, `SignInBusy`,
+        `TooManyRequests`.
 
         From a device that is new to the account: `DeviceCodeRequired` (a code was sent, or is the authenticator's), and
         with a code what refuses it: `WrongCode`, `NoOpenCode`, `TotpLocked`; `CodesAskedTooOften`, `SmsUnavailable`.
         `DeviceLimitReached` and `DeviceNotFound` (`replace_device` names none) leave the right code good.
         """
+        device = self.door.known_device(command.identifier, command.device_cookie)
+        self.door.may_sign_in(command.identifier, device)
         found = self.users.password_of(command.identifier) if command.identifier else None
-        if not self.passwords.matches(command.password, found[1] if found else None):
+        if not self.passwords.matches(command.password, found[1] if found else None, known=device is not None):
             self._failed(found[0] if found else None, "wrong password" if found else "unknown user")
             raise InvalidCredentials("the phone or e-mail address and the password don't fit together")
         assert found is not None
+        assert command.identifier is not None
+        self.door.signed_in(command.identifier, device)
         try:
             with self.unit_of_work():
                 came_of_it = self._judge(self.users.get(found[0]), found[1], command, at=self.clock())
@@ -181,11 +188,7 @@ class Auth:
         return user.enrol(device, limit=self.max_devices, is_proven=is_proven), f"{id}.{secret}"
 
     def _cookie(self, cookie: str) -> tuple[UUID | None, str]:
-        id, _, secret = cookie.partition(".")
-        try:
-            return UUID(id), self.secrets.fingerprint(secret)
-        except ValueError:
-            return None, ""
+        return cookie_parts(cookie, self.secrets)
 
     def _failed(self, user: UserId | None, why: str) -> None:
         target = str(user) if user else "unknown"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.domain.contact import Email
-from identity.domain.ports import EmailSender, Secrets, SmsSender, VerificationRepository
+from identity.domain.ports import EmailSender, Secrets, SmsSender, TooManyTexts, VerificationRepository
 from identity.domain.verification import (
     CHANNELS,
     MOST,
@@ -17,9 +17,10 @@ from identity.domain.verification import (
     Target,
     refuse_too_many,
 )
-from shared_kernel.domain.errors import DomainError
+from shared_kernel.domain.errors import DomainError, TooManyRequests
 from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.ports import IdSource
+from shared_kernel.domain.rate_limits import Counter, Limiter
 
 FOR = {
     Purpose.PROVE_PHONE: "To confirm your phone number.",
@@ -48,10 +49,16 @@ class Messages:
 
     sms: Callable[[], SmsSender]
     email: Callable[[], EmailSender]
+    limiter: Limiter
 
     def send(self, target: Target, subject: str, text: str) -> None:
-        """`subject` is for e-mail. Raises `SmsUnavailable`, `EmailUnavailable`."""
+        """`subject` is for e-mail. Raises `SmsUnavailable` (`TooManyTexts`), `EmailUnavailable`."""
         if isinstance(target, Phone):
+            phone = target.number
+            try:  # whatever they are for, and whoever asked for them
+                self.limiter.take(Counter("sms.phone", phone), Counter("sms.phone_day", phone), Counter("sms.all"))
+            except TooManyRequests as full:
+                raise TooManyTexts("too many texts were sent: wait, then try again", **full.extra) from None
             self.sms().send(target, text)
         else:
             self.email().send(target, subject, text)

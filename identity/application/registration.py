@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
+from identity.application.door import Door
 from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import User
@@ -35,11 +36,13 @@ class Registration:
     unit_of_work: UnitOfWork
     clock: Clock
     ids: IdSource
+    door: Door
 
     def register(self, command: Register) -> UserId:
-        """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`."""
+        """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`, `TooManyRequests`."""
         known = (command.phone.number, command.phone.number[3:], command.email.address, command.full_name)
         self.passwords.refuse_weak(command.password, known)
+        self.door.may_register()
         user = User.register(
             UserId(self.ids()),
             command.phone,
@@ -74,8 +77,9 @@ class Registration:
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.
 
-        Raises `PhoneAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`.
+        Raises `PhoneAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`, `TooManyRequests`.
         """
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             user = self.users.get(user_id)
             user.may_change()
@@ -105,8 +109,9 @@ class Registration:
     def send_email_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's e-mail address; it closes the one before. Until when it is good.
 
-        Raises `EmailAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`.
+        Raises `EmailAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`, `TooManyRequests`.
         """
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             user = self.users.get(user_id)
             user.may_change()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from identity.application.codes import Codes
+from identity.application.door import Door
 from identity.application.notices import Notices, proven_channels
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import SessionRepository, SignedIn, TotpRepository, UserRepository
@@ -80,12 +81,15 @@ class StepUp:
     notices: Notices
     unit_of_work: UnitOfWork
     clock: Clock
+    door: Door
 
     def send_code(self, who: SignedIn) -> datetime:
         """To the verified phone; without one, to the verified address. Until when it is good.
 
-        Raises `AuthenticatorInUse`, `NothingVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `EmailUnavailable`.
+        Raises `AuthenticatorInUse`, `NothingVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `EmailUnavailable`,
+        `TooManyRequests`.
         """
+        self.door.may_ask_for_code()
         with self.unit_of_work():
             channels = proven_channels(self.users.get(who.id))
             if self.second.authenticator_of(who.id):

@@ -1,7 +1,7 @@
 """What identity asks of the world: its rows, hashing and tokens, an SMS sender, and Deriv's word on a token."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -21,6 +21,12 @@ from shared_kernel.domain.requests import DerivPlatform
 
 class SmsUnavailable(Unavailable):
     """The SMS could not be handed over."""
+
+
+class TooManyTexts(SmsUnavailable):
+    """This phone, or all of them together, had as many texts as may go out in a while; each costs money."""
+
+    status = 429
 
 
 class EmailUnavailable(Unavailable):
@@ -44,6 +50,7 @@ class SignedIn:
     device_id: DeviceId
     session_id: UUID
     stepped_up_at: datetime | None = None
+    phone_index: str = field(default="", repr=False)  # by which their phone is counted, and not known
     is_authenticated: bool = True
     is_active: bool = True
     is_staff: bool = False  # staff rights come with the staff site's own sign-in only
@@ -76,6 +83,9 @@ class UserRepository(Protocol):
 
     def had_devices(self, id: UserId) -> bool:
         """Whether the user ever signed in from a device, revoked ones included."""
+
+    def is_device_of(self, identifier: Phone | Email | None, device: UUID, secret_hash: str) -> bool:
+        """Whether it is an active device of the customer so named, None: of any; one query, not locked."""
 
     def is_taken(self, contact: Phone | Email) -> bool:
         """Whether a phone number or e-mail address is an account's; not locked."""
@@ -236,8 +246,11 @@ class Passwords(Protocol):
     def hash(self, password: str) -> str:
         """Raises `SignInBusy`."""
 
-    def matches(self, password: str, encoded: str | None) -> bool:
-        """False for None, after as long as it takes for a hash. Raises `SignInBusy`."""
+    def matches(self, password: str, encoded: str | None, *, known: bool = False) -> bool:
+        """False for None, after as long as it takes for a hash. Raises `SignInBusy`.
+
+        `known`: they come with a session or a device of this customer, and have turns that strangers can't take up.
+        """
 
     def refuse_weak(self, password: str, known: Collection[str]) -> None:
         """Raises `WeakPassword`, also for one made of `known`, what the account says of its owner."""

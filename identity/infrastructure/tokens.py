@@ -2,14 +2,14 @@
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import threading
 from base64 import b32encode
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -29,23 +29,60 @@ from shared_kernel.infrastructure.persistence import new_id
 ALGORITHM = "HS256"
 ISSUER = "penpay"
 AUDIENCE = "penpay-api"
-HASHING_WAIT_S = 5.0
+HASHING_WAIT_S = 2.0
 LONGEST_PASSWORD = 128
 LEAST_OF_ITS_OWN = 6  # characters that are not words which anybody can guess
 CONTEXT_WORDS = ("penpay", "mpesa", "m-pesa", "deriv")
 
-_hashing = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
+
+@dataclass
+class Turns:
+    """Who hashes, and who waits for it. A hash takes a core 25 ms: one at once in a process, so that a flood of
+    sign-ins leaves time to money; and few wait, for each holds one of the API's threads: the others are refused at
+    once.
+    """
+
+    at_once: int = 1
+    strangers: int = 1  # who may wait
+    known: int = 3  # who may wait of those with a session or a device, strangers counted
+    _free: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
+    _hashing: int = field(default=0, init=False)
+    _waiting: int = field(default=0, init=False)
+
+    @contextmanager
+    def turn(self, *, known: bool = False) -> Iterator[None]:
+        """Raises `SignInBusy`: at once where too many wait, else after `HASHING_WAIT_S`."""
+        with self._free:
+            if self._hashing >= self.at_once or self._waiting:
+                self._wait(self.known if known else self.strangers)
+            self._hashing += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._hashing -= 1
+                self._free.notify()
+
+    def _wait(self, most: int) -> None:
+        if self._waiting >= most:
+            raise SignInBusy(BUSY, retry_after=1)
+        self._waiting += 1
+        try:
+            if not self._free.wait_for(lambda: self._hashing < self.at_once, HASHING_WAIT_S):
+                raise SignInBusy(BUSY, retry_after=2)
+        finally:
+            self._waiting -= 1
+
+
+BUSY = "many people are signing in just now: try again in a moment"
+turns = Turns()
+_known: ContextVar[bool] = ContextVar("penpay_known_to_hash", default=False)
 
 
 @contextmanager
 def _a_turn() -> Iterator[None]:
-    """A hash takes a core 25 ms: half of the cores hash, so that a flood of logins leaves some to money."""
-    if not _hashing.acquire(timeout=HASHING_WAIT_S):
-        raise SignInBusy("many people are signing in just now: try again in a moment", retry_after=5)
-    try:
+    with turns.turn(known=_known.get()):
         yield
-    finally:
-        _hashing.release()
 
 
 class Argon2idHasher(Argon2PasswordHasher):
@@ -78,11 +115,13 @@ class Argon2Passwords:
     def hash(self, password: str) -> str:
         return make_password(password)
 
-    def matches(self, password: str, encoded: str | None) -> bool:
-        if encoded is None:
-            check_password(password, _nobodys_hash())  # an unknown user takes as long as a known one
-            return False
-        return bool(check_password(password, encoded))
+    def matches(self, password: str, encoded: str | None, *, known: bool = False) -> bool:
+        token = _known.set(known)  # Django's hashers stand between here and the turn
+        try:
+            right = bool(check_password(password, _nobodys_hash() if encoded is None else encoded))
+        finally:
+            _known.reset(token)
+        return right and encoded is not None  # an unknown user takes as long as a known one
 
     def refuse_weak(self, password: str, known: Collection[str]) -> None:
         if len(password) > LONGEST_PASSWORD:

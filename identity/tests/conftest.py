@@ -13,6 +13,7 @@ from deriv_integration.tests.fixtures import ServedDeriv
 from identity.api import views
 from identity.application.deriv_login import DerivLogins
 from identity.facade import account, deriv_logins, notices
+from identity.infrastructure import tokens
 from identity.infrastructure.sms import outbox
 from identity.models import User
 from identity.tests.clients import Browser
@@ -21,6 +22,7 @@ from identity.tests.offices import NOON
 from shared_kernel.domain.events import Event, NoticeDue, PasswordResetAsked
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.facade import limiter
 from shared_kernel.infrastructure.persistence import now
 from shared_kernel.models import DomainEvent
 from shared_kernel.tests.staff import a_factor
@@ -79,6 +81,14 @@ def mary():
 def enrolled(mary):
     a_factor(mary)
     return mary
+
+
+@pytest.fixture
+def everybody_may_try(monkeypatch):
+    """For tests of what happens at once: nobody is refused for being one of many, or waits in vain for their hash."""
+    monkeypatch.setattr(tokens, "turns", tokens.Turns(1, strangers=1000, known=1000))
+    monkeypatch.setattr(tokens, "HASHING_WAIT_S", 60.0)
+    monkeypatch.setattr(limiter, "limits", {name: replace(one, most=10**6) for name, one in limiter.limits.items()})
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.infrastructure.persistence import lock_lost, now
 
 pytestmark = [
+    pytest.mark.usefixtures("everybody_may_try"),
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time"),
 ]

@@ -201,7 +201,7 @@ def test_tries_are_forgotten_after_the_last_one():
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif("connection.vendor == 'sqlite'", reason="one writer at a time")
-def test_many_tries_at_once_are_no_more_than_five():
+def test_many_tries_at_once_are_no_more_than_five(everybody_may_try):
     User.objects.create_staff("mary", "mary@example.org", PASSWORD)
     judged, gate = [], Barrier(12)
     matches = staff_sign_in.passwords.matches

@@ -288,6 +288,7 @@ INVENTORY: dict[str, Entry] = {
     "payments.LimitRule": Impersonal("limits by tier and provider"),
     "payments.ProviderBalance": Impersonal("what our own accounts hold"),
     "payments.SuspenseClaim": Impersonal("which settlement speaks of which movement"),
+    "shared_kernel.RateLimitCounter": Impersonal("how often something was tried, under hashes, for some hours"),
     "shared_kernel.Lease": Impersonal("which process may do what, for seconds"),
     "shared_kernel.Seal": Impersonal("hashes over rows"),
 }  # fmt: skip

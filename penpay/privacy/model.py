@@ -89,6 +89,7 @@ KEPT = {
     "notices": "{days} days",
     "sessions": "{days} days after they ended",
     "idempotency_keys": "{days} days for those of events; those of money for ever",
+    "rate_limit_counters": "{days} days after the last of their tries counted",
     "for_ever": "for ever: append-only, and it names people by their ids alone",
 }
 """Each way in which something is kept; `{days}` are those of `settings.RETENTION_DAYS` under the same name."""

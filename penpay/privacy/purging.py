@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from identity.facade import EXPIRED, erasure
 from penpay.privacy.ties import AllTies
-from shared_kernel.facade import Expired, expired_keys, rows_of
+from shared_kernel.facade import Expired, expired_counters, expired_keys, rows_of
 
 PAGE = 500
 
@@ -27,7 +27,10 @@ def purges() -> list[Purge]:
     """All of them, in the order in which they run."""
     forgetting = erasure(AllTies())
     return [
-        *(Purge(one.name, one.count, one.purge_some) for one in (*EXPIRED, STAFF_SESSIONS, expired_keys)),
+        *(
+            Purge(one.name, one.count, one.purge_some)
+            for one in (*EXPIRED, STAFF_SESSIONS, expired_keys, expired_counters)
+        ),
         Purge("aml_records", forgetting.overdue, lambda: forgetting.finish(PAGE)),
     ]
 

@@ -29,9 +29,16 @@ class Problem(serializers.Serializer[Any]):
     errors = FieldProblem(many=True, required=False)  # type: ignore[assignment]
 
 
+RETRY_AFTER = {
+    "description": "Whole seconds to wait before the request is repeated, where they are known.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
 class ProblemSchema(AutoSchema):
     """Adds to each operation the problems that it can answer; a view names further statuses in `problems`."""
 
+    later: ClassVar[set[int]] = {429, 503}
     unsafe: ClassVar[set[str]] = {"POST", "PUT", "PATCH", "DELETE"}
 
     def get_operation(self, path: str, path_regex: str, path_prefix: str, method: str, registry: Any) -> Any:
@@ -49,7 +56,9 @@ class ProblemSchema(AutoSchema):
             problems |= {413, 415}
         content = {"application/problem+json": {"schema": self.resolve_serializer(Problem, "response").ref}}
         for number in sorted(problems):
-            described = {"description": HTTPStatus(number).phrase, "content": content}
+            described: dict[str, Any] = {"description": HTTPStatus(number).phrase, "content": content}
+            if number in self.later:
+                described["headers"] = {"Retry-After": RETRY_AFTER}
             operation["responses"].setdefault(str(number), described)
         return operation
 

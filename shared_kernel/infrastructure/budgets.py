@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TypeVar
 
 from redis.exceptions import RedisError
@@ -15,10 +14,10 @@ from shared_kernel.domain.budgets import UNNAMED, Lane, Permits
 from shared_kernel.infrastructure.budget_buckets import RedisBuckets, connect
 from shared_kernel.infrastructure.budget_hand import SharedHand
 from shared_kernel.infrastructure.budget_share import OwnShare
+from shared_kernel.infrastructure.reach import Reach
 
 log = logging.getLogger(__name__)
 
-REST_S = 3.0  # after Redis could not be asked
 GOOD_FOR_S = 2.0  # a hand's permits: budget_buckets.lua counts on calls that follow their grant by about this at most
 LONGEST_PAUSE_S = 900.0  # whatever a provider's answer says: it may be misread, and payouts must not stop for a day
 MONEY_PART = 0.75  # what reads certainly leave
@@ -38,14 +37,12 @@ class SharedBudgets:
     shares: int = 8
     monotonic: Callable[[], float] = time.monotonic
     buckets: RedisBuckets | None = field(default=None, repr=False)
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
-    _away: bool = field(default=False, init=False)
-    _ask_again_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         limited = {lane: rate for lane, rate in self.rates.items() if rate is not None}
         if self.buckets is None and self.redis_url:
             self.buckets = RedisBuckets(limited, connect(self.redis_url))
+        self._reach = Reach(self.monotonic)
         self._share = OwnShare(limited, self.shares, alone=self.buckets is None, clock=self.monotonic)
         os.register_at_fork(after_in_child=self._begin_anew)
 
@@ -92,42 +89,23 @@ class SharedBudgets:
 
     def _ask(self, redis: Callable[[RedisBuckets], T], share: Callable[[OwnShare], T]) -> T:
         """Redis, unless it is gone or rests; one thread at a time finds out whether it is back."""
-        if self.buckets is not None and self._may_ask():
+        if self.buckets is not None and self._reach.may_ask():
             try:
                 self._rejoin(self.buckets)
                 return redis(self.buckets)
             except (RedisError, OSError) as error:
-                self._lost(error)
+                if self._reach.lost():
+                    log.warning("budgets_on_own_share: Redis cannot be asked (%s)", type(error).__name__)
         return share(self._share)
 
-    def _may_ask(self) -> bool:
-        with self._lock:
-            if not self._away:
-                return True
-            now = self.monotonic()
-            if now < self._ask_again_at:
-                return False
-            self._ask_again_at = now + REST_S
-            return True
-
-    def _lost(self, error: Exception) -> None:
-        with self._lock:
-            self._ask_again_at = self.monotonic() + REST_S
-            first, self._away = not self._away, True
-        if first:
-            log.warning("budgets_on_own_share: Redis cannot be asked (%s)", type(error).__name__)
-
     def _rejoin(self, buckets: RedisBuckets) -> None:
-        if not self._away:
+        if not self._reach.away:
             return
         buckets.rejoin(self._share.taken())
         self._share.forget()
-        with self._lock:
-            first, self._away = self._away, False
-        if first:
+        if self._reach.back():
             log.warning("budgets_shared_again: Redis answers")
 
     def _begin_anew(self) -> None:
         """A forked child: its parent's locks may be held by threads that it has not."""
-        self._lock = Lock()
         self._share = OwnShare(self._share.rates, self.shares, alone=self.buckets is None, clock=self.monotonic)

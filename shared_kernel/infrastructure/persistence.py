@@ -250,3 +250,8 @@ def lock_lost(error: DatabaseError) -> bool:
 def in_transaction() -> bool:
     """Whether a database transaction is open in this thread; provider adapters refuse to call inside one."""
     return connection.in_atomic_block
+
+
+def in_unit_of_work() -> bool:
+    """Whether a unit of work is open in this thread or task; a test's own transaction is none."""
+    return _open.get() is not None

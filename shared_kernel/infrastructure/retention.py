@@ -10,7 +10,7 @@ from django.db.models import Model, Q, QuerySet
 
 from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.infrastructure.persistence import DjangoAuditLog, now, unit_of_work
-from shared_kernel.models import IdempotencyKey
+from shared_kernel.models import IdempotencyKey, RateLimitCounter
 
 PAGE = 500
 EVENT_KEYS = ("event:", "event;")  # from and below: the scopes that begin with the first; ";" is next after ":"
@@ -65,3 +65,10 @@ def _old_keys(before: datetime) -> QuerySet[IdempotencyKey]:
 
 
 expired_keys = Expired("idempotency_keys", _old_keys, rows_of(IdempotencyKey))
+
+
+def _old_counters(before: datetime) -> QuerySet[RateLimitCounter]:
+    return RateLimitCounter.objects.filter(expires_at__lt=before)
+
+
+expired_counters = Expired("rate_limit_counters", _old_counters, rows_of(RateLimitCounter))

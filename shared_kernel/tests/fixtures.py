@@ -1,5 +1,7 @@
 """Fixtures of the kernel that other contexts use, too."""
 
+from dataclasses import replace
+
 import pytest
 from django.core.management import call_command
 from django.db import connection
@@ -16,3 +18,17 @@ def account():
     yield f"'{user}'@'{host}'"
     with migrating():
         call_command("migrate", verbosity=0)
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Changes rate limits: `limits(login_address=3)`."""
+    from shared_kernel.facade import limiter
+
+    def change(**most):
+        names = {name.replace(".", "_"): name for name in limiter.limits}
+        changed = {names[name]: number for name, number in most.items()}
+        new = {name: replace(one, most=changed.get(name, one.most)) for name, one in limiter.limits.items()}
+        monkeypatch.setattr(limiter, "limits", new)
+
+    return change

@@ -12,7 +12,8 @@ from _servers import Redis, free_port
 from shared_kernel.domain.budgets import MPESA_LANE
 from shared_kernel.infrastructure.budget_buckets import RedisBuckets, connect
 from shared_kernel.infrastructure.budget_share import OwnShare
-from shared_kernel.infrastructure.budgets import REST_S, SharedBudgets
+from shared_kernel.infrastructure.budgets import SharedBudgets
+from shared_kernel.infrastructure.reach import REST_S
 from shared_kernel.tests.test_budgets import PLENTY, Clock, granted, most_in_a_minute, used
 
 LANE = MPESA_LANE
@@ -232,7 +233,7 @@ def test_a_redis_that_answers_and_refuses_to_write_is_gone_until_it_writes(serve
 
 def test_a_forked_child_waits_for_no_lock_of_its_parents_threads(clock):
     budgets = SharedBudgets({LANE: 300}, "", monotonic=clock)
-    with budgets._lock, budgets._share._lock:
+    with budgets._reach._lock, budgets._share._lock:
         child = os.fork()
         if child == 0:
             signal.alarm(20)

@@ -261,7 +261,7 @@ def test_a_lane_without_limit_asks_nobody(client):
 
     assert all(hand.take(AGENT, reads=reads) for reads in (False, True) for _ in range(1000))
     assert budgets.wait_s(AGENT, 10_000) == 0
-    assert budgets._away is False
+    assert budgets._reach.away is False
     assert client.info("stats")["total_commands_processed"] == before + 1  # the first question of this test
 
 

@@ -32,6 +32,7 @@ from tests.benchmarks import (  # noqa: E402
     memory,
     relay,
     rounds,
+    sessions,
     statements,
     withdrawals,
 )
@@ -279,9 +280,37 @@ class Bench:
         for figure in ledger.figures(self.quick):
             self.tell(**figure)
 
+    def measure_sessions(self) -> None:
+        """Who asks, per request; and deposits while sign-ins flood in, on a stack with the limits of production."""
+        with sessions.attacked(LOGS / "sessions") as attacked:
+            cost = sessions.overhead(sessions.prepare(attacked, 1)[0], 300 if self.quick else 1500)
+            self.tell("authenticated request, beyond the page's own work", cost.ms, "ms", goal="<= 3", met=cost.ms <= 3,
+                      floor=cost.floor_ms, note="token, session, device, rate limits")  # fmt: skip
+            more = cost.queries - cost.floor_queries
+            self.tell("  queries of it", more, "", goal="<= 2", met=more <= 2, floor=cost.floor_queries)
+            rate, seconds, times, tries = 20.0, (6 if self.quick else 20), 3, 100.0
+            sessions.accepting(attacked, sessions.prepare(attacked, int(rate * 3)), rate)
+            quiet, loud, statuses = [], [], dict[str, int]()
+            for _ in range(times):
+                both = [sessions.prepare(attacked, int(rate * seconds)) for _ in range(2)]
+                with paused(attacked, spared=("api",)):
+                    quiet.append(sessions.accepting(attacked, both[0], rate))
+                    with sessions.flood(attacked, tries, statuses):
+                        loud.append(sessions.accepting(attacked, both[1], rate))
+        ratio = median(b.p99 / a.p99 for a, b in zip(quiet, loud, strict=True))
+        about = f"{rate:.0f} a second; workers stand still"
+        self.tell("deposits accepted, quiet, p50", median(one.p50 for one in quiet), "ms", note=about)
+        self.tell("  p99", median(one.p99 for one in quiet), "ms")
+        answers = ", ".join(f"{many} x {status}" for status, many in sorted(statuses.items()))
+        self.tell("deposits accepted, while sign-ins flood in, p50", median(one.p50 for one in loud), "ms",
+                  note=f"{tries:.0f} sign-ins a second from 1000 addresses: {answers}")  # fmt: skip
+        self.tell("  p99", median(one.p99 for one in loud), "ms")
+        self.tell("  as part of the quiet p99", ratio, "x", goal="< 2", met=ratio < 2)
 
-NAMES = ("deposits", "withdrawals", "statements", "relay", "callbacks", "deriv", "http", "memory", "drain", "ledger")
-ALONE = ("drain", "ledger")  # on a stack or databases of their own, once the shared stack has ended
+
+NAMES = ("deposits", "withdrawals", "statements", "relay", "callbacks", "deriv", "http", "memory", "drain", "ledger",
+         "sessions")  # fmt: skip
+ALONE = ("drain", "ledger", "sessions")  # on a stack or databases of their own, once the shared stack has ended
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ API = {"api_processes": 2, "api_threads": 8, "api_timeout_s": 3600}  # `paused` 
 GUARDS_OFF = ("M-Pesa: rate limit 20/s", "M-Pesa: duplicate guard", "Deriv: call budgets", "Deriv: duplicate guard 2 s")
 PASSED_ON = (
     "APP_ENV", "DJANGO_SETTINGS_MODULE", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL",
-    "JWT_ACCESS_TTL", "LOG_LEVEL", "MPESA_RATE_PER_MINUTE", "SEAL_ANCHOR",
+    "JWT_ACCESS_TTL", "LOG_LEVEL", "MPESA_RATE_PER_MINUTE", "RATE_LIMITS", "SEAL_ANCHOR",
 )  # fmt: skip
 
 

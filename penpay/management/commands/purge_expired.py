@@ -12,8 +12,8 @@ from shared_kernel.management.base import Report, StaffCommand
 class Command(StaffCommand):
     help = (
         "Deletes, in batches, what settings.RETENTION_DAYS no longer keeps: one-time codes, ended sessions with their"
-        " refresh tokens, idempotency keys of events, and the rest of erased or closed customers whom the law keeps no"
-        " longer."
+        " refresh tokens, idempotency keys of events, counters of rate limits, and the rest of erased or closed"
+        " customers whom the law keeps no longer."
         " Never ledger, audit log, money's keys. Run it daily; it may be stopped at any time."
     )
     changes = True

@@ -1,0 +1,101 @@
+"""How often a customer may ask for a quote, have their phone prompted, and withdraw."""
+
+from uuid import uuid4
+
+import pytest
+
+from identity.tests.factories import a_customer
+from payments.models import Transaction
+from payments.tests.factories import a_float, a_quote, todays_rate
+from payments.tests.test_api import Caller
+from payments.tests.withdrawing import User, Withdrawer, a_payout_float, an_offer
+from shared_kernel.models import AuditLog
+
+pytestmark = pytest.mark.django_db
+CODE = "abCD_123"
+
+
+@pytest.fixture(autouse=True)
+def _open_for_business():
+    todays_rate()
+    a_float()
+    a_payout_float()
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+def too_many(answer):
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+    assert int(answer["Retry-After"]) >= 1
+    return True
+
+
+def deposits(caller, count):
+    return [caller.deposit(a_quote(caller.customer.id).id) for _ in range(count)]
+
+
+def test_quotes_are_asked_for_as_often_as_the_limit_says(caller, limits):
+    limits(quotes_user=3)
+    assert [caller.quote().status_code for _ in range(3)] == [201] * 3
+    assert too_many(caller.quote())
+    assert Caller().quote().status_code == 201
+
+
+def test_a_customer_has_their_phone_prompted_as_often_as_the_limit_says_and_nothing_is_left_of_the_rest(caller, limits):
+    limits(deposits_user=2)
+    assert [answer.status_code for answer in deposits(caller, 2)] == [202] * 2
+    answer = deposits(caller, 1)[0]
+
+    assert too_many(answer)
+    assert int(answer["Retry-After"]) > 3000
+    assert Transaction.objects.count() == 2
+    [row] = AuditLog.objects.filter(action="rate_limit.reached")
+    assert (row.target_id, row.actor) == ("deposits.user", f"user:{caller.id}")
+
+
+def test_a_phone_is_prompted_as_often_as_the_limit_says_whoevers_it_is_meanwhile(limits):
+    """Two accounts after each other with one number."""
+    limits(deposits_phone=2)
+    first = Caller()
+    deposits(first, 2)
+    row = User.objects.get(pk=first.id)
+    phone, index = row.phone, row.phone_index
+    User.objects.filter(pk=first.id).update(phone_index=None)
+    second = Caller(phone=phone, email="another@example.org")
+    assert User.objects.get(pk=second.id).phone_index == index
+
+    assert too_many(deposits(second, 1)[0])
+    assert deposits(Caller(), 1)[0].status_code == 202
+
+
+def test_a_repeat_counts_for_nothing_and_has_its_answer_whatever_the_limit(caller, limits):
+    limits(deposits_user=2)
+    quote, key = a_quote(caller.customer.id).id, str(uuid4())
+    first = caller.deposit(quote, key)
+    for _ in range(4):
+        assert caller.deposit(quote, key).json() == first.json()
+    assert deposits(caller, 1)[0].status_code == 202
+    assert too_many(deposits(caller, 1)[0])
+
+    again = caller.deposit(quote, key)
+    assert (again.status_code, again["Idempotency-Replayed"], again.json()) == (202, "true", first.json())
+
+
+def test_what_is_refused_for_another_reason_prompts_nobody_and_counts_for_nothing(caller, limits):
+    limits(deposits_user=2)
+    stranger = a_customer()
+    for _ in range(4):
+        assert caller.deposit(a_quote(stranger.id).id).status_code == 404
+    assert [answer.status_code for answer in deposits(caller, 3)] == [202, 202, 429]
+
+
+def test_withdrawals_and_their_codes_have_limits_of_their_own(limits):
+    limits(withdrawals_user=1, withdrawal_codes_user=2)
+    caller = Withdrawer()
+    assert [caller.verify(uuid4()).status_code for _ in range(3)] == [404, 404, 429]  # each may ask Deriv
+
+    answers = [caller.withdraw(an_offer(caller.id), CODE) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 429], answers[0].content
