@@ -94,6 +94,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert answer["purged"] == {
         "one_time_codes": 2,
         "email_codes": 2,
+        "deriv_authorizations": 0,
         "notices": 1,
         "sessions": 2,
         "staff_sessions": 1,

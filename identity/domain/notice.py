@@ -19,6 +19,7 @@ class NoticeKind(StrEnum):
     ACCOUNT_CLOSED = "account_closed"
     TOTP_ADDED = "totp_added"
     TOTP_REMOVED = "totp_removed"
+    DERIV_LOGIN_LOST = "deriv_login_lost"
 
 
 SAYS = {
@@ -29,6 +30,7 @@ SAYS = {
     NoticeKind.ACCOUNT_CLOSED: "Your PenPay account was closed.",
     NoticeKind.TOTP_ADDED: "An authenticator app was added to your PenPay account.",
     NoticeKind.TOTP_REMOVED: "The authenticator app was removed from your PenPay account.",
+    NoticeKind.DERIV_LOGIN_LOST: "Deriv no longer lets PenPay use your Deriv account. Bind it again in PenPay to pay.",
 }
 """A notice holds nothing that is secret or personal."""
 

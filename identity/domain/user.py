@@ -218,6 +218,8 @@ class DerivBinding:
     full_name: str = field(repr=False)
     name_matches: bool
     token: str | None = field(repr=False, default=None)
+    refresh_token: str = field(repr=False, default="")  # as `token`; empty where there is none
+    expires_at: datetime | None = None  # when the token ends; None: when Deriv says so
     bound_at: datetime
     checked_at: datetime
     revoked_at: datetime | None = None
@@ -503,6 +505,7 @@ class Customer:
     is_frozen: bool
     deriv_login: DerivLogin | None
     deriv_name_matches: bool
+    deriv_login_state: str  # of `DerivLoginState`; `active` without a login
     deriv_checked_at: datetime | None
     reveal_name: Callable[[], str] = field(repr=False)
 

@@ -39,6 +39,8 @@ PATTERNS = (
     (re.compile(r"\b[AP]\d{9}[A-Z]\b"), "[kra_pin]"),
     (re.compile(r"\ba1-\w{16,}"), "[token]"),  # Deriv's OAuth tokens
     (re.compile(r"(/cb/\w{1,2}/)[\w-]+"), r"\1[token]"),  # the secret in a callback's address
+    (re.compile(r"(/oauth/deriv/return)\?[^\s'\"<>]*"), r"\1?[hidden]"),  # a code and a state
+    (re.compile(r"\bory_[ar][ct]_[\w.-]{8,}"), "[token]"),  # Deriv's OAuth codes and tokens, as its server makes them
     (re.compile(r"(\w://[^\s:/@]*):[^\s@/]+@"), r"\1:[password]@"),
     (re.compile(r"(Duplicate entry )'.*?'( for key)"), r"\1[value]\2"),  # MySQL quotes what was to be stored
     (
