@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from deriv_integration.domain.transfer import reference_on
+from deriv_integration.infrastructure.oauth import OAuth
 from deriv_integration.infrastructure.rest_v1.adapter import Rest
 from deriv_integration.infrastructure.rest_v1.client import AgentCredential, RestClient
 from deriv_integration.infrastructure.ws_v3.adapter import WsV3
@@ -100,6 +101,12 @@ def rest(deriv_simulator: ServedDeriv) -> Rest:
 def a_rest(deriv_simulator: ServedDeriv, token: str = "demo-rest-agent-token", agent: str = REST_AGENT) -> Rest:
     credential = AgentCredential(int(agent), token)
     return Rest(deriv_simulator.rest_url, "app-1", [credential], outside=lambda: True)
+
+
+def an_oauth(deriv_simulator: ServedDeriv) -> OAuth:
+    """Our client at the simulator, as the settings outside production name it."""
+    at, back = f"{deriv_simulator.rest_url}/oauth2", "http://127.0.0.1:8000/oauth/deriv/return"
+    return OAuth("demo-client", f"{at}/auth", f"{at}/token", back, outside=lambda: True)
 
 
 @pytest.fixture

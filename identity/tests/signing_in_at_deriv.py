@@ -1,6 +1,5 @@
-"""What tests of signing in at Deriv share: the simulated Deriv's real HTTP, and the browser of whoever signs in there."""
+"""What tests of signing in at Deriv share: the simulated Deriv's real HTTP, and whoever signs in there."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,8 +8,7 @@ import httpx
 from django.test import Client
 
 from deriv_integration import facade
-from deriv_integration.infrastructure.oauth import OAuth
-from deriv_integration.tests.fixtures import ServedDeriv, a_rest
+from deriv_integration.tests.fixtures import ServedDeriv, a_rest, an_oauth
 from identity.api import deriv_login, deriv_return
 from identity.application.deriv_tokens import DerivTokens
 from identity.facade import deriv_authorizations, deriv_logins, deriv_tokens
@@ -18,21 +16,18 @@ from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from shared_kernel.domain.requests import DerivPlatform
 
-RETURN = "http://127.0.0.1:8000/oauth/deriv/return"
-
 
 @dataclass
 class AtDeriv:
     """PenPay's sign-ins go to this simulator. `client` is ours there."""
 
     served: ServedDeriv
-    client: OAuth
+    client: Any
     tokens: DerivTokens
 
     @classmethod
-    def of(cls, served: ServedDeriv, monkeypatch: Any, outside: Callable[[], bool]) -> "AtDeriv":
-        client = OAuth("demo-client", f"{served.rest_url}/oauth2/auth", f"{served.rest_url}/oauth2/token", RETURN,
-                       outside=outside)  # fmt: skip
+    def of(cls, served: ServedDeriv, monkeypatch: Any) -> "AtDeriv":
+        client = an_oauth(served)
         logins = replace(deriv_logins, deriv=replace(facade.deriv, platforms={DerivPlatform.REST: a_rest(served)}))
         authorizations = replace(deriv_authorizations, grants=client, logins=logins)
         monkeypatch.setattr(deriv_login, "deriv_logins", logins)
