@@ -117,6 +117,9 @@ def deriv_at_simulator(deriv_simulator: ServedDeriv, monkeypatch: pytest.MonkeyP
     facade.ws_v3.close()  # a socket that another test wanted elsewhere
     monkeypatch.setattr(facade.ws_v3, "_url", f"{deriv_simulator.url}?app_id=1089&l=EN")
     monkeypatch.setattr(facade.rest, "_client", RestClient(deriv_simulator.rest_url, "app-1"))
+    for name, own in vars(an_oauth(deriv_simulator)).items():
+        if name != "_outside":
+            monkeypatch.setattr(facade.oauth, name, own)
     yield deriv_simulator
     facade.ws_v3.close()
 
