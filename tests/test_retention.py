@@ -10,6 +10,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from identity.models import (
+    DerivAuthorization,
     EmailVerification,
     KycDocument,
     KycSnapshot,
@@ -68,6 +69,10 @@ def leftovers(transactional_db):
             expires_at=old(days), open=None,
         ).save()  # fmt: skip
         Notice(user=who.row, kind="test", channel="email", created_at=old(days)).save()
+    DerivAuthorization(
+        user=who.row, session_id=new_id(), platform="rest", state_hash="a" * 64, verifier="v" * 43, created_at=old(2),
+        expires_at=old(2),
+    ).save()  # fmt: skip
     keys = {
         f"{who.id}:deposits": 4000,
         f"{who.id}:withdrawals": 4000,
@@ -94,7 +99,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert answer["purged"] == {
         "one_time_codes": 2,
         "email_codes": 2,
-        "deriv_authorizations": 0,
+        "deriv_authorizations": 1,
         "notices": 1,
         "sessions": 2,
         "staff_sessions": 1,
@@ -106,7 +111,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert StaffSession.objects.get().session_key == "young"
     assert browser.is_signed_in()
     assert DomainEvent.objects.count() == events
-    assert AuditLog.objects.count() == audited + 6
+    assert AuditLog.objects.count() == audited + 7
     assert run(capsys, "purge_expired")["purged"]["sessions"] == 0
 
 
