@@ -65,8 +65,8 @@ class World:
     idle_s: float = 120.0
     pending_s: float = 0.2
     propagation_s: float = 0.0
-    token_ttl_s: float = 3600.0
-    gives_refresh_tokens: bool = True
+    token_ttl_s: float = field(default=3600.0, repr=False)  # no name with "token" in it is shown
+    gives_refresh_tokens: bool = field(default=True, repr=False)
     refusal_burns_request_id: bool = False  # whether a 400 uses a request_id up: not documented
     code_before_request_id: bool = False  # whether a repeated withdrawal fails by its used-up code
     request_id_in_agents_wallet: bool = True  # whether the agent sees the customer's request_id: not documented

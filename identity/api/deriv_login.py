@@ -24,16 +24,21 @@ A_CODE = RegexValidator(r"^[!-~]{1,2048}\Z", "1 to 2048 visible ASCII characters
 OURS = {"", "same-origin", "none"}  # of Sec-Fetch-Site: not sent by clients that are no browsers
 
 
-class DerivLoginJSON(serializers.Serializer[Any]):
-    """The Deriv account that deposits go to. `state`: `active`, `expired` or `lost`; the latter two are bound anew.
-
-    `expires_at` is when the present token runs out; null where Deriv sets no time.
-    """
+class DerivAccountJSON(serializers.Serializer[Any]):
+    """The Deriv account that deposits go to."""
 
     platform = serializers.CharField()
     account = serializers.CharField()
     currency = serializers.CharField()
     name = serializers.CharField()
+
+
+class DerivLoginJSON(DerivAccountJSON):
+    """The same, and how it stands. `state`: `active`, `expired` or `lost`; the latter two have to be bound anew.
+
+    `expires_at` is when the present token runs out; null where Deriv sets no time.
+    """
+
     state = serializers.CharField()
     expires_at = serializers.DateTimeField(allow_null=True)
 
@@ -104,9 +109,12 @@ class DerivLogin(APIView):
     @extend_schema(responses=DerivLoginJSON, operation_id="read_deriv_login")
     def get(self, request: Request) -> Response:
         """The bound login, without its token."""
-        return Response(self._shown(request))
+        bound = queries.deriv_login_of(signed_in(request).id)
+        if bound is None:
+            raise DerivLoginNotFound("no Deriv login is bound: post one to me/deriv-login")
+        return Response(DerivLoginJSON(bound).data)
 
-    @extend_schema(request=DerivLoginBody, responses={201: DerivLoginJSON}, operation_id="bind_deriv_login")
+    @extend_schema(request=DerivLoginBody, responses={201: DerivAccountJSON}, operation_id="bind_deriv_login")
     def post(self, request: Request) -> Response:
         """Binds the account that the token belongs to, by Deriv's word; it takes the place of the one before.
 
@@ -115,19 +123,19 @@ class DerivLogin(APIView):
         body, who = DerivLoginBody.read(request), signed_in(request)
         platform = DerivPlatform(body["platform"])
         if "code" in body:
-            deriv_authorizations.complete(who, platform, body["code"])
+            bound = deriv_authorizations.complete(who, platform, body["code"])
         else:
-            deriv_logins.bind(BindDerivLogin(user_id=who.id, platform=platform, token=body["token"]))
-        return Response(self._shown(request), status=201)
+            bound = deriv_logins.bind(BindDerivLogin(user_id=who.id, platform=platform, token=body["token"]))
+        answer = {
+            "platform": str(bound.platform),
+            "account": bound.account,
+            "currency": bound.currency,
+            "name": bound.full_name,
+        }
+        return Response(answer, status=201)
 
     @extend_schema(responses={204: None}, operation_id="unbind_deriv_login")
     def delete(self, request: Request) -> Response:
         """Forgets the tokens; deposits need a new login first."""
         deriv_logins.unbind(signed_in(request).id)
         return Response(status=204)
-
-    def _shown(self, request: Request) -> Any:
-        bound = queries.deriv_login_of(signed_in(request).id)
-        if bound is None:
-            raise DerivLoginNotFound("no Deriv login is bound: post one to me/deriv-login")
-        return DerivLoginJSON(bound).data

@@ -141,7 +141,8 @@ def test_binding_anew_ends_the_loss(amina, at_deriv):
     location = at_deriv.signs_in(begins(amina))
     comes_back(location)
 
-    assert finishes(amina, asked(location)["code"]).json()["state"] == "active"
+    assert finishes(amina, asked(location)["code"]).status_code == 201
+    assert state_of(amina) == "active"
 
 
 @pytest.mark.parametrize("fault", ["http_500_before", "lost_answer_before_effect", "not_json", "oversized"])
