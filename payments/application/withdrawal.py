@@ -38,7 +38,7 @@ from payments.domain.transaction import (
 )
 from payments.domain.withdrawal import Withdrawal
 from shared_kernel.application.runner import Answer, Step
-from shared_kernel.domain.errors import Unprocessable
+from shared_kernel.domain.errors import Unavailable, Unprocessable
 from shared_kernel.domain.events import DerivTokenWasRefused
 from shared_kernel.domain.identifiers import DerivTransferId, IdempotencyKey, Phone, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Currency, Money
@@ -510,10 +510,16 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         `IdempotencyKeyReused`, `IdempotencyInFlight`, `StepUpRequired`, `DeviceTooNew`, `DerivLoginExpired`,
         `DerivLoginLost`; what `keep_fresh` raises.
         """
-        self.keep_fresh(command.user_id)  # the debit goes with the token
+        stale: Unavailable | None = None
+        try:
+            self.keep_fresh(command.user_id)  # the debit goes with the token
+        except Unavailable as away:  # which is no reason to keep the first answer from a repeat
+            stale = away
         with self.unit_of_work():
             if self.keys.claim(command.key, command.intent, result=command.id) != command.id:
                 return self.keys.answer_of(command.key), True
+            if stale is not None:
+                raise stale
             transaction = self._accept(command)
             text = answer(transaction)
             self.transactions.save_many([transaction])

@@ -94,6 +94,24 @@ def test_a_token_that_runs_out_between_code_and_order_is_refreshed_before_the_de
     assert LedgerEntry.objects.filter(transaction_id=withdrawal, purpose="withdrawal_debited").count() == 1
 
 
+def test_while_a_token_that_has_run_out_cannot_be_refreshed_a_repeat_gets_the_first_answer_and_nothing_new_begins(
+    at_deriv,
+):
+    caller, _ = signed_in(at_deriv)
+    quote, code = caller.coded(at_deriv)
+    first = caller.withdraw(quote, code, key="a-key")
+    another = caller.offer()
+    changes(caller, expires_at=timedelta(seconds=-1))
+    at_deriv.arm("http_500_before", "token")
+
+    again = caller.withdraw(quote, code, key="a-key")
+
+    assert (again.status_code, again.json()) == (202, first.json())
+    with nothing_moves(at_deriv):
+        refused(caller.withdraw(another, code), "deriv_unavailable", 503)
+        refused(caller.verify(another), "deriv_unavailable", 503)
+
+
 def test_a_consent_taken_away_at_deriv_is_noticed_by_the_refresh(at_deriv):
     caller, _ = signed_in(at_deriv)
     quote = caller.offer()
