@@ -291,6 +291,7 @@ class DerivLoginAdmin(OfUser):
     list_display = ("id", "owner", "platform", "account_masked", "currency", "name_matches", "bound_at", "revoked_at")
     fields = (
         "id", "owner", "platform", "account_masked", "currency", "name_matches", "bound_at", "checked_at", "revoked_at",
+        "expires_at", "lost_at",
     )  # fmt: skip
     readonly_fields = ("owner", "account_masked")
     find_by = ("id", "user_id")

@@ -6,12 +6,14 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from deriv_integration.facade import deriv
+from deriv_integration.facade import deriv, oauth
 from identity import models, queries
 from identity.application.account import Account
 from identity.application.auth import Auth, SignIn, Tokens
 from identity.application.codes import Codes, Messages
+from identity.application.deriv_authorization import DerivAuthorizations
 from identity.application.deriv_login import BindDerivLogin, DerivLogins
+from identity.application.deriv_tokens import DerivTokens
 from identity.application.door import Door
 from identity.application.erasure import Erased, EraseSubject, Erasure
 from identity.application.kyc import DecideKyc, KycDecisions, KycSubmissions, SubmitKyc
@@ -32,6 +34,7 @@ from identity.infrastructure.contacts import (
     DjangoTotpRepository,
     DjangoVerificationRepository,
 )
+from identity.infrastructure.deriv import DjangoDerivAuthorizations, DjangoDerivTokens
 from identity.infrastructure.directory import DjangoUserDirectory
 from identity.infrastructure.email import email_sender
 from identity.infrastructure.erasure import EXPIRED, DjangoPersonalRecords
@@ -120,7 +123,6 @@ kyc_submissions = KycSubmissions(
     ids=new_id,
 )
 profiles = Profiles(users=accounts, unit_of_work=unit_of_work, clock=now)
-deriv_logins = DerivLogins(users=accounts, deriv=deriv, audit=audit, unit_of_work=unit_of_work, clock=now, ids=new_id)
 particulars = Particulars(
     users=users,
     reveals=DjangoConsents(models.ParticularsReveal, ParticularsReveal),
@@ -128,6 +130,33 @@ particulars = Particulars(
     unit_of_work=unit_of_work,
     clock=now,
     ids=new_id,
+)
+deriv_logins = DerivLogins(
+    users=accounts,
+    authorizations=DjangoDerivAuthorizations(),
+    deriv=deriv,
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+    ids=new_id,
+)
+deriv_authorizations = DerivAuthorizations(
+    users=accounts,
+    authorizations=DjangoDerivAuthorizations(),
+    grants=oauth,
+    logins=deriv_logins,
+    secrets=RandomSecrets(),
+    audit=audit,
+    unit_of_work=unit_of_work,
+    clock=now,
+)
+deriv_tokens = DerivTokens(
+    users=accounts,
+    tokens=DjangoDerivTokens(),
+    grants=oauth,
+    notices=notices,
+    unit_of_work=unit_of_work,
+    clock=now,
 )
 staff_sign_in = StaffSignIn(
     staff=DjangoStaffDirectory(),
@@ -173,7 +202,9 @@ __all__ = [
     "account",
     "auth",
     "code_of",
+    "deriv_authorizations",
     "deriv_logins",
+    "deriv_tokens",
     "door",
     "erasure",
     "kyc",

@@ -107,10 +107,14 @@ def statement_holder(user_id: UUID) -> dict[str, str]:
 
 def deriv_login_of(user_id: UUID) -> dict[str, Any] | None:
     """The Deriv login that deposits go to; None when none is bound."""
-    row = models.DerivLogin.objects.filter(active_for_id=user_id).first()
+    rows = models.DerivLogin.objects.filter(active_for_id=user_id).defer("token", "refresh_token")
+    row = rows.annotate(has_refresh_token=~Q(refresh_token="")).first()
     if row is None:
         return None
-    return {"platform": row.platform, "account": row.account, "currency": row.currency, "name": row.full_name}
+    over = row.expires_at is not None and row.expires_at <= now() and not row.has_refresh_token
+    state = "lost" if row.lost_at is not None else "expired" if over else "active"
+    known = {"platform": row.platform, "account": row.account, "currency": row.currency, "name": row.full_name}
+    return known | {"state": state, "expires_at": row.expires_at}
 
 
 def devices_of(user_id: UUID) -> list[dict[str, Any]]:

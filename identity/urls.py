@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from identity.api import account, kyc, profile, views
+from identity.api import account, deriv_login, kyc, profile, views
 
 urlpatterns = [
     path("auth/csrf", views.Csrf.as_view()),
@@ -30,5 +30,6 @@ urlpatterns = [
     path("me/phone-verification/confirm", views.PhoneConfirmation.as_view()),
     path("me/email-verification", views.EmailVerification.as_view()),
     path("me/email-verification/confirm", views.EmailConfirmation.as_view()),
-    path("me/deriv-login", views.DerivLogin.as_view()),
+    path("me/deriv-login", deriv_login.DerivLogin.as_view()),
+    path("me/deriv-login/authorize", deriv_login.DerivAuthorize.as_view()),
 ]

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from deriv_integration.facade import deriv
-from identity.facade import payout_sessions, users
+from identity.facade import deriv_tokens, payout_sessions, users
 from mpesa_integration.facade import mpesa
 from payments import models, queries
 from payments.application.balances import Balances
@@ -129,6 +129,8 @@ withdrawals = WithdrawalSaga(
     policy=OwnVerifiedPhone(),
     sessions=payout_sessions,
     codes=deriv,
+    keep_fresh=deriv_tokens.keep_fresh,
+    token_refused=deriv_tokens.refused,
     users=users,
     mpesa=mpesa,
     deriv=deriv,

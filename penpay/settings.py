@@ -300,6 +300,7 @@ RETENTION_DAYS: dict[str, int] = {
     "aml_records": 2557,  # seven years, leap days included: from the end of the relationship (POCAMLA)
     "one_time_codes": 30,  # from when a code ran out; longer than any limit on asking for codes looks back
     "email_codes": 30,  # as those by SMS
+    "deriv_authorizations": 1,  # from when one ran out
     "notices": 365,  # from when the customer was to be told
     "sessions": 90,  # from when a session ended, with its refresh tokens
     "staff_sessions": 30,  # from when one of the back-office ran out
@@ -361,7 +362,27 @@ MPESA_RATE_PER_MINUTE = env.int(
 DERIV_WS_URL = secure("DERIV_WS_URL", "ws://127.0.0.1:8802/websockets/v3", scheme="wss")
 DERIV_REST_URL = env.str("DERIV_REST_URL", default="" if PRODUCTION else "http://127.0.0.1:8803")
 DERIV_APP_ID = required("DERIV_APP_ID", "1089")
-DERIV_OAUTH_CLIENT_ID = env.str("DERIV_OAUTH_CLIENT_ID", default="")
+DERIV_OAUTH_CLIENT_ID = env.str("DERIV_OAUTH_CLIENT_ID", default="" if PRODUCTION else "demo-client")
+
+
+def of_sign_in(name: str, default: str, pattern: str) -> str:
+    """An address of customers' sign-in at Deriv. Raises `ImproperlyConfigured` in production for one that is not https,
+    or of another form, unless no client is set up.
+    """
+    value: str = env.str(name, default=default)
+    if PRODUCTION and DERIV_OAUTH_CLIENT_ID and not re.fullmatch(pattern, value):
+        raise ImproperlyConfigured(f"{name} must begin with https:// in production, and be as .env.example says")
+    return value
+
+
+if PRODUCTION and DERIV_OAUTH_CLIENT_ID.startswith("demo-"):
+    raise ImproperlyConfigured("DERIV_OAUTH_CLIENT_ID must be set in production, not to a demo value, or be left out")
+AT_DERIV = "https://auth.deriv.com" if PRODUCTION else "http://127.0.0.1:8803"
+DERIV_OAUTH_AUTH_URL = of_sign_in("DERIV_OAUTH_AUTH_URL", f"{AT_DERIV}/oauth2/auth", r"https://[^\s?#/]+/[^\s?#]*")
+DERIV_OAUTH_TOKEN_URL = of_sign_in("DERIV_OAUTH_TOKEN_URL", f"{AT_DERIV}/oauth2/token", r"https://[^\s?#/]+/[^\s?#]*")
+DERIV_OAUTH_RETURN_BASE_URL = of_sign_in(
+    "DERIV_OAUTH_RETURN_BASE_URL", "" if PRODUCTION else "http://127.0.0.1:8000", r"https://[^\s?#/]+/?"
+)
 
 
 def deriv_agents(listed: Any) -> list[dict[str, Any]]:

@@ -79,6 +79,9 @@ class Stack:
                 "MPESA_BASE_URL": f"http://{HOST}:{self.simulators['mpesa']}",
                 "DERIV_WS_URL": f"ws://{HOST}:{self.simulators['deriv_ws']}/websockets/v3",
                 "DERIV_REST_URL": f"http://{HOST}:{self.simulators['deriv_rest']}",
+                "DERIV_OAUTH_AUTH_URL": f"http://{HOST}:{self.simulators['deriv_rest']}/oauth2/auth",
+                "DERIV_OAUTH_TOKEN_URL": f"http://{HOST}:{self.simulators['deriv_rest']}/oauth2/token",
+                "DERIV_OAUTH_RETURN_BASE_URL": self.url,
                 "MPESA_CALLBACK_BASE_URL": self.url,
             }
         own = {"DJANGO_SETTINGS_MODULE": "penpay.settings", "SEAL_ANCHOR": str(self.logs.absolute() / "anchor")}

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.negotiation import DefaultContentNegotiation
 
-from identity.api import staff
+from identity.api import deriv_return, staff
 from identity.facade import queries as people
 from penpay import finance_pages, health, openapi  # noqa: F401 - the latter registers itself by being imported
 from wallet import urls as wallet
@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("payments.urls")),
     path("api/v1/", include(wallet.patterns(people.statement_holder))),
     path("cb/", include("mpesa_integration.urls")),
+    path("oauth/deriv/return", deriv_return.came_back),
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("metrics", health.metrics),

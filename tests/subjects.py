@@ -8,7 +8,17 @@ from django.conf import settings
 from django.core.management import call_command
 from django.utils import timezone
 
-from identity.models import Address, DerivLogin, EmailVerification, Notice, PhoneVerification, Profile, TotpFactor, User
+from identity.models import (
+    Address,
+    DerivAuthorization,
+    DerivLogin,
+    EmailVerification,
+    Notice,
+    PhoneVerification,
+    Profile,
+    TotpFactor,
+    User,
+)
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
 from mpesa_integration.models import MpesaCallback, MpesaRequest
@@ -58,6 +68,13 @@ def somebody(**given):
         user=who.row, purpose="email", email=who.email, code_hash="c" * 64, created_at=at, expires_at=at, open=None
     ).save()
     TotpFactor(user=who.row, secret="JBSWY3DPEHPK3PXP", created_at=at, confirmed_at=at, step_up_failures=1).save()
+    login = DerivLogin.objects.get(user_id=who.id)
+    login.refresh_token, login.expires_at = "a-refresh-token", at + timedelta(hours=1)
+    login.save()
+    DerivAuthorization(
+        user=who.row, session_id=new_id(), platform="rest", state_hash=new_id().hex, verifier="v" * 43, created_at=at,
+        expires_at=at, code_hash="c" * 64,
+    ).save()  # fmt: skip
     Notice(user=who.row, kind="phone_changed", channel="email", target=who.email, created_at=at).save()
     browser = Browser()
     assert browser.sign_in(who.email).status_code == 200
@@ -116,4 +133,4 @@ def assert_forgotten(who):
     assert (user.phone, user.email, profile.full_name, profile.date_of_birth) == ("", "", "", "")
     assert not Address.objects.filter(user_id=who.id).exists()
     for login in DerivLogin.objects.filter(user_id=who.id):
-        assert (login.account, login.full_name, login.token) == ("", "", "")
+        assert (login.account, login.full_name, login.token, login.refresh_token) == ("", "", "", "")

@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection, models
 from django.test.utils import isolate_apps
 from hypothesis import given, strategies as st
 
-from identity.models import DerivLogin, Profile, User
+from identity.models import DerivAuthorization, DerivLogin, Profile, User
 from identity.models.kyc import KycSnapshot
 from identity.queries import kyc_submission
 from identity.tests.factories import PASSWORD, a_customer
@@ -33,6 +33,13 @@ def old_rows(db, settings):
     settings.PII_KEYS = OLD
     people = [a_customer(full_name=f"Amina Wanjiru Otieno {number}") for number in range(3)]
     at = datetime.now(UTC)
+    login = DerivLogin.objects.get(user_id=people[0].id)
+    login.refresh_token = "a-refresh-token"
+    login.save()
+    DerivAuthorization(
+        user=people[0].row, session_id=new_id(), platform="rest", state_hash="a" * 64, verifier="v" * 43, created_at=at,
+        expires_at=at,
+    ).save()  # fmt: skip
     message = MpesaCallback(
         id=new_id(), kind="s", received_at=at, last_received_at=at, peer="127.0.0.1", sha256="0" * 64, verdict="ok",
         body=json.dumps({"PhoneNumber": people[0].phone.number, "padding": "x" * 60_000}),
@@ -82,6 +89,8 @@ def test_every_value_goes_to_the_newest_key_and_reads_as_before(old_rows, settin
         assert (row.phone, row.email) == (person.phone.number, person.email)
         assert Profile.objects.get(pk=person.id).full_name == person.full_name
         assert DerivLogin.objects.get(user_id=person.id).account == person.deriv_login.account
+    assert DerivLogin.objects.get(user_id=people[0].id).refresh_token == "a-refresh-token"
+    assert DerivAuthorization.objects.get().verifier == "v" * 43
     assert MpesaCallback.objects.get(pk=message.pk).body == body
 
 

@@ -16,6 +16,7 @@ from identity.domain.user import UserNotFound
 from identity.facade import deriv_logins, erasure, users
 from identity.infrastructure.erasure import DjangoPersonalRecords
 from identity.models import (
+    DerivAuthorization,
     DerivLogin,
     Device,
     EmailVerification,
@@ -77,12 +78,12 @@ def test_what_no_law_keeps_is_gone_and_the_rest_is_restricted_and_dated(known, c
     assert user.phone == who.phone.number
     assert Profile.objects.get(pk=who.id).full_name == NAME
     login = DerivLogin.objects.get(user_id=who.id)
-    assert (login.token, login.active_for_id) == ("", None)
+    assert (login.token, login.refresh_token, login.active_for_id) == ("", "", None)
     assert login.account == ACCOUNT
     for device in Device.objects.filter(user_id=who.id):
         assert (device.name, device.client_id, device.platform, device.secret_hash) == ("", "", "", "")
         assert device.revoked_at is not None
-    for model in (PhoneVerification, EmailVerification, TotpFactor, Notice):
+    for model in (PhoneVerification, EmailVerification, TotpFactor, Notice, DerivAuthorization):
         assert not model.objects.filter(user_id=who.id).exists(), model
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings as hypothesis
 from schemathesis.checks import CHECKS
 
 from deriv_integration.facade import deriv
-from identity.api import views
+from identity.api import deriv_login
 from identity.facade import deriv_logins
 from identity.tests.clients import Browser
 from identity.tests.factories import PASSWORD, a_customer
@@ -62,7 +62,7 @@ schema = as_the_customer_sees_it()
 def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Callable[..., Any]) -> Iterator[Browser]:
     """A signed-in customer who may deposit; Deriv is the simulator, today has a rate."""
     at_simulator = replace(deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
-    monkeypatch.setattr(views, "deriv_logins", replace(deriv_logins, deriv=at_simulator))
+    monkeypatch.setattr(deriv_login, "deriv_logins", replace(deriv_logins, deriv=at_simulator))
     now = timezone.now()
     ExchangeRate.objects.create(
         mid=Decimal("129.5"), margin_bps=40, valid_from=now, valid_until=now + timedelta(days=1), set_by="a",

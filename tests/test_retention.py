@@ -10,7 +10,16 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from identity.facade import account
-from identity.models import EmailVerification, Notice, PhoneVerification, Profile, RefreshToken, Session, User
+from identity.models import (
+    DerivAuthorization,
+    EmailVerification,
+    Notice,
+    PhoneVerification,
+    Profile,
+    RefreshToken,
+    Session,
+    User,
+)
 from identity.models.kyc import KycDocument, KycSnapshot
 from identity.tests.factories import a_customer
 from payments.domain.transaction import TransactionStatus as S
@@ -62,6 +71,10 @@ def leftovers(transactional_db):
             expires_at=old(days), open=None,
         ).save()  # fmt: skip
         Notice(user=who.row, kind="test", channel="email", created_at=old(days)).save()
+    DerivAuthorization(
+        user=who.row, session_id=new_id(), platform="rest", state_hash="a" * 64, verifier="v" * 43, created_at=old(2),
+        expires_at=old(2),
+    ).save()  # fmt: skip
     keys = {
         f"{who.id}:deposits": 4000,
         f"{who.id}:withdrawals": 4000,
@@ -90,6 +103,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert answer["purged"] == {
         "one_time_codes": 2,
         "email_codes": 2,
+        "deriv_authorizations": 1,
         "notices": 1,
         "sessions": 2,
         "staff_sessions": 1,

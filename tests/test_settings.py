@@ -100,6 +100,8 @@ PROVIDERS = {
     "CELERY_BROKER_URL": "redis://:s3cret@redis.nairobi.example.com:6379/1",
 }
 
+SIGN_IN = {"DERIV_OAUTH_CLIENT_ID": "ours", "DERIV_OAUTH_RETURN_BASE_URL": "https://api.example.com"}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def certificate(tmp_path_factory):
@@ -128,6 +130,14 @@ def test_a_production_that_lacks_nothing_starts():
     done = in_production("-c", "import penpay.settings")
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_production_in_which_customers_sign_in_at_deriv_starts_with_derivs_own_addresses():
+    done = in_production(
+        "-c", "from penpay import settings as s; print(s.DERIV_OAUTH_AUTH_URL, s.DERIV_OAUTH_TOKEN_URL)", **SIGN_IN
+    )
+
+    assert done.stdout.split() == ["https://auth.deriv.com/oauth2/auth", "https://auth.deriv.com/oauth2/token"]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +185,16 @@ def test_a_production_that_lacks_nothing_starts():
         ({"MPESA_PASSKEY": "demo-passkey"}, "MPESA_PASSKEY must be set"),
         ({"MPESA_RATE_PER_MINUTE": "0"}, "MPESA_RATE_PER_MINUTE is the calls a minute"),
         ({"DERIV_WS_URL": "ws://ws.derivws.com"}, "DERIV_WS_URL must be an address that begins with wss"),
+        ({"DERIV_OAUTH_CLIENT_ID": "demo-client"}, "DERIV_OAUTH_CLIENT_ID must be set in production, not to a demo"),
+        ({"DERIV_OAUTH_CLIENT_ID": "ours"}, "DERIV_OAUTH_RETURN_BASE_URL must begin with https://"),
+        (
+            {**SIGN_IN, "DERIV_OAUTH_RETURN_BASE_URL": "http://api.example.com"},
+            "DERIV_OAUTH_RETURN_BASE_URL must begin",
+        ),
+        ({**SIGN_IN, "DERIV_OAUTH_RETURN_BASE_URL": "https://api.example.com/x"}, "DERIV_OAUTH_RETURN_BASE_URL must"),
+        ({**SIGN_IN, "DERIV_OAUTH_AUTH_URL": "http://auth.deriv.com/oauth2/auth"}, "DERIV_OAUTH_AUTH_URL must begin"),
+        ({**SIGN_IN, "DERIV_OAUTH_TOKEN_URL": "http://auth.deriv.com/token"}, "DERIV_OAUTH_TOKEN_URL must begin with"),
+        ({**SIGN_IN, "DERIV_OAUTH_TOKEN_URL": "https://auth.deriv.com/token?x=1"}, "DERIV_OAUTH_TOKEN_URL must begin"),
         ({"DERIV_AGENTS": "[]"}, "DERIV_AGENTS must list at least one agent"),
         ({"REDIS_URL": ""}, "REDIS_URL must be set"),
         ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL must be set"),

@@ -19,6 +19,14 @@ class DerivTokenRefused(Unprocessable):
     """Deriv does not accept this token."""
 
 
+class DerivGrantRefused(Unprocessable):
+    """Deriv does not take this authorization code, or this refresh token, any more."""
+
+
+class DerivScopesMissing(Unprocessable):
+    """The customer, or Deriv, has not allowed all that PenPay needs."""
+
+
 class InsideTransaction(RuntimeError):
     """A provider is never called while a database transaction is open."""
 
@@ -72,6 +80,15 @@ class DerivAccount:
     full_name: str = field(repr=False)
     scopes: frozenset[str]
     is_virtual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DerivGrant:
+    """What Deriv's token endpoint gives for a code or a refresh token. `refresh_token` is empty where none came."""
+
+    token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in_s: int
 
 
 OURS = "pp-"  # how our request ids begin

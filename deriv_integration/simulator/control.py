@@ -11,8 +11,8 @@ from shared_kernel.simulator import Answer, Handler, Request, control_routes
 TEXTS = ("name", "email", "currency", "residence", "is_virtual", "is_agent", "show_real_name", "client_id")
 COUNTS = ("least", "most", "daily_count", "daily_amount", "daily_withdrawals")
 V3_SCOPES, REST_SCOPES = ("read", "payments"), ("payment", "account_manage")
-NUMBERS = ("idle_s", "pending_s", "propagation_s")
-SWITCHES = ("refusal_burns_request_id", "code_before_request_id", "request_id_in_agents_wallet")
+NUMBERS = ("idle_s", "pending_s", "propagation_s", "token_ttl_s")
+SWITCHES = ("refusal_burns_request_id", "code_before_request_id", "request_id_in_agents_wallet", "gives_refresh_tokens")
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Control:
             ("POST", "/_control/payments"): answering(self.decide),
             ("GET", "/_control/codes"): answering(self.codes),
             ("POST", "/_control/settings"): answering(self.settings),
+            ("POST", "/_control/clients"): answering(self.clients),
         }
 
     def books(self) -> list[dict[str, Any]]:
@@ -99,6 +100,12 @@ class Control:
         for name in SWITCHES:
             setattr(world, name, bool(body.get(name, getattr(world, name))))
         return {}
+
+    def clients(self, request: Request) -> dict[str, list[str]]:
+        """`{"client_id", "redirect_uris": [...]}`: registers an OAuth client, or gives it other redirect URIs."""
+        order = request.json()
+        self.world.oauth_clients[str(order["client_id"])] = tuple(str(uri) for uri in order["redirect_uris"])
+        return {client: list(uris) for client, uris in self.world.oauth_clients.items()}
 
     def _customer(self, order: Mapping[str, Any]) -> dict[str, Any]:
         account = self._known(order) or self._opened(order)

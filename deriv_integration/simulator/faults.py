@@ -1,7 +1,8 @@
 """The ways in which the simulated Deriv fails, on both faces, armed by `POST /_control/faults`.
 
 `call` is a generic one (`CALLS`), which means both faces unless `platform` (`ws_v3`, `rest`) says one, a v3 call by its
-own name, or `connect`. `loginid` (the caller), `transfer_to`, `request_id` and `req_id` narrow an order down further.
+own name, `token` (OAuth's endpoint; `grant` is its grant type) or `connect`. `loginid` (the caller), `transfer_to`,
+`request_id` and `req_id` narrow an order down further.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +15,11 @@ from shared_kernel.simulator import Faults
 Struck: TypeAlias = Mapping[str, Mapping[str, Any]]
 """The faults that strike one call, with their options."""
 
-CALLS = frozenset({"transfer", "withdraw", "status", "wallet", "statement", "code", "account", "agents", "connect"})
+CALLS = frozenset(
+    {"transfer", "withdraw", "status", "wallet", "statement", "code", "account", "agents", "connect", "token"}
+)
 GENERIC = {"paymentagent_transfer": "transfer", "paymentagent_withdraw": "withdraw", "verify_email": "code"}
-MATCHERS = frozenset({"platform", "loginid", "transfer_to", "request_id", "req_id"})
+MATCHERS = frozenset({"platform", "loginid", "transfer_to", "request_id", "req_id", "grant"})
 FAULTS = frozenset(
     {
         # on both faces; `after` means that the effect was booked
@@ -51,6 +54,11 @@ FAULTS = frozenset(
         "not_found_for",  # the status call does not know it for `after_s` (30)
         "hidden_in_wallet",  # neither side's wallet shows it for `after_s` (30)
         "missing_links",
+        # the token endpoint
+        "not_json",  # a page
+        "oversized",  # eight megabytes
+        "redirects",  # `to` somewhere
+        "odd_answer",  # the options stand in the answer, in place of what it says
         # v3
         "dry_run_value",  # answers 2 to what was meant, without effect
         "missing_transaction_id",

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from deriv_integration.simulator.books import REST, Account
 from deriv_integration.simulator.faults import Struck, seconds
+from deriv_integration.simulator.oauth import OAuthServer
 from deriv_integration.simulator.rest_answers import (
     PAYMENTS,
     TRADING,
@@ -60,6 +61,7 @@ class Rest:
     spent: dict[str, list[datetime]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.oauth = OAuthServer(self.world)
         pay, read = RestPayments(self.world), RestReads(self.world)
         agents = r"/payment-agents/v1"
         self.routes = [
@@ -81,6 +83,8 @@ class Rest:
 
     async def answer(self, request: Request) -> Answer | None:
         """The answer, or None where the connection is reset."""
+        if request.path.startswith("/oauth2/"):
+            return await self.oauth.answer(request)
         found = self._find(request)
         timing = self.world.random.choice([0.038, 38])  # seconds in one text of Deriv's, milliseconds in another
         if found is None:

@@ -29,6 +29,7 @@ class DerivSimulator(World):
     def reset(self) -> None:
         """Forgets accounts, money, codes and faults; opens the agents anew."""
         self.begin()
+        self.rest.oauth.forget()
         self.renew()
 
     def renew(self) -> None:

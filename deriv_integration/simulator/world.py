@@ -44,7 +44,8 @@ class Agenda:
 
 @dataclass
 class World:
-    """One Deriv. `agents` maps login ids to v3 tokens, `rest_agents` agent ids to REST tokens.
+    """One Deriv. `agents` maps login ids to v3 tokens, `rest_agents` agent ids to REST tokens, `oauth_clients`
+    client ids to their redirect URIs. `token_ttl_s` is how long a token by OAuth lasts.
 
     `latency_s` is a span from which each call's delay is drawn, so that answers overtake each other. `pending_s` is how
     long a REST withdrawal takes, `propagation_s` how long the status calls don't know a new request. `calls_a_minute`
@@ -53,6 +54,9 @@ class World:
 
     agents: Mapping[str, str] = field(default_factory=lambda: {"CR900001": "demo-agent-token"}, repr=False)
     rest_agents: Mapping[str, str] = field(default_factory=lambda: {"7001": "demo-rest-agent-token"}, repr=False)
+    oauth_clients: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"demo-client": ("http://127.0.0.1:8000/oauth/deriv/return",)}
+    )
     agent_float: str = "100000.00"
     limits: bool = True
     calls_a_minute: int = 0
@@ -61,6 +65,8 @@ class World:
     idle_s: float = 120.0
     pending_s: float = 0.2
     propagation_s: float = 0.0
+    token_ttl_s: float = field(default=3600.0, repr=False)  # no name with "token" in it is shown
+    gives_refresh_tokens: bool = field(default=True, repr=False)
     refusal_burns_request_id: bool = False  # whether a 400 uses a request_id up: not documented
     code_before_request_id: bool = False  # whether a repeated withdrawal fails by its used-up code
     request_id_in_agents_wallet: bool = True  # whether the agent sees the customer's request_id: not documented

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from deriv_integration.domain.transfer import reference_on
+from deriv_integration.infrastructure.oauth import OAuth
 from deriv_integration.infrastructure.rest_v1.adapter import Rest
 from deriv_integration.infrastructure.rest_v1.client import AgentCredential, RestClient
 from deriv_integration.infrastructure.ws_v3.adapter import WsV3
@@ -102,6 +103,12 @@ def a_rest(deriv_simulator: ServedDeriv, token: str = "demo-rest-agent-token", a
     return Rest(deriv_simulator.rest_url, "app-1", [credential], outside=lambda: True)
 
 
+def an_oauth(deriv_simulator: ServedDeriv) -> OAuth:
+    """Our client at the simulator, as the settings outside production name it."""
+    at, back = f"{deriv_simulator.rest_url}/oauth2", "http://127.0.0.1:8000/oauth/deriv/return"
+    return OAuth("demo-client", f"{at}/auth", f"{at}/token", back, outside=lambda: True)
+
+
 @pytest.fixture
 def deriv_at_simulator(deriv_simulator: ServedDeriv, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedDeriv]:
     """The facade's own adapter talks to the simulator: for journeys."""
@@ -110,6 +117,9 @@ def deriv_at_simulator(deriv_simulator: ServedDeriv, monkeypatch: pytest.MonkeyP
     facade.ws_v3.close()  # a socket that another test wanted elsewhere
     monkeypatch.setattr(facade.ws_v3, "_url", f"{deriv_simulator.url}?app_id=1089&l=EN")
     monkeypatch.setattr(facade.rest, "_client", RestClient(deriv_simulator.rest_url, "app-1"))
+    for name, own in vars(an_oauth(deriv_simulator)).items():
+        if name != "_outside":
+            monkeypatch.setattr(facade.oauth, name, own)
     yield deriv_simulator
     facade.ws_v3.close()
 

@@ -9,28 +9,24 @@ from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from identity.api.authentication import ACCESS_COOKIE, DEVICE_COOKIE, SECURE, CsrfOnly
-from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, SteppedUp, identifier, signed_in
-from identity.domain.user import DerivLoginNotFound
+from identity.api.bodies import SIX_DIGITS, CodeBody, CodeSentJSON, EmailField, identifier, signed_in
 from identity.facade import (
-    BindDerivLogin,
     Register,
     SignIn,
     Tokens,
     auth,
-    deriv_logins,
     queries,
     registration,
 )
 from shared_kernel.api.bodies import Body, IdField, PhoneField, TextField
 from shared_kernel.api.problems import problem
 from shared_kernel.domain.errors import Unauthenticated
-from shared_kernel.domain.requests import DerivPlatform
 from shared_kernel.facade import now
 
 AUTH_PATH = "/api/v1/auth"
@@ -103,15 +99,6 @@ class WelcomeJSON(serializers.Serializer[Any]):
 
     user = UserJSON()
     device = DeviceJSON()
-
-
-class DerivLoginJSON(serializers.Serializer[Any]):
-    """The Deriv account that deposits go to."""
-
-    platform = serializers.CharField()
-    account = serializers.CharField()
-    currency = serializers.CharField()
-    name = serializers.CharField()
 
 
 class Csrf(APIView):
@@ -309,46 +296,6 @@ class EmailConfirmation(APIView):
         """Proves the e-mail address. A wrong code is counted; the fifth closes it."""
         body = CodeBody.read(request)
         registration.confirm_email(signed_in(request).id, body["code"])
-        return Response(status=204)
-
-
-class DerivLogin(APIView):
-    """`GET`, `POST`, `DELETE me/deriv-login`."""
-
-    permission_classes = [IsAuthenticated, SteppedUp]
-    problems = (404,)
-
-    class DerivLoginBody(Body):
-        platform = serializers.ChoiceField(choices=[str(platform) for platform in DerivPlatform])
-        token = TextField(validators=[RegexValidator(r"^[!-~]{1,512}\Z", "1 to 512 visible ASCII characters.")])
-
-    @extend_schema(responses=DerivLoginJSON, operation_id="read_deriv_login")
-    def get(self, request: Request) -> Response:
-        """The bound login, without its token."""
-        bound = queries.deriv_login_of(signed_in(request).id)
-        if bound is None:
-            raise DerivLoginNotFound("no Deriv login is bound: post one to me/deriv-login")
-        return Response(DerivLoginJSON(bound).data)
-
-    @extend_schema(request=DerivLoginBody, responses={201: DerivLoginJSON}, operation_id="bind_deriv_login")
-    def post(self, request: Request) -> Response:
-        """Binds the account that the token belongs to, by Deriv's word; it takes the place of the one before."""
-        body = self.DerivLoginBody.read(request)
-        bound = deriv_logins.bind(
-            BindDerivLogin(user_id=signed_in(request).id, platform=DerivPlatform(body["platform"]), token=body["token"])
-        )
-        answer = {
-            "platform": str(bound.platform),
-            "account": bound.account,
-            "currency": bound.currency,
-            "name": bound.full_name,
-        }
-        return Response(answer, status=201)
-
-    @extend_schema(responses={204: None}, operation_id="unbind_deriv_login")
-    def delete(self, request: Request) -> Response:
-        """Forgets the token; deposits need a new login first."""
-        deriv_logins.unbind(signed_in(request).id)
         return Response(status=204)
 
 

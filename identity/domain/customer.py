@@ -19,6 +19,7 @@ class Customer:
     is_frozen: bool
     deriv_login: DerivLogin | None
     deriv_name_matches: bool
+    deriv_login_state: str  # of `DerivLoginState`; `active` without a login
     deriv_checked_at: datetime | None
     reveal_name: Callable[[], str] = field(repr=False)
 

@@ -23,6 +23,7 @@ class NoticeKind(StrEnum):
     TOTP_LOCKED = "totp_locked"
     NEW_DEVICE = "new_device"
     REFRESH_REUSED = "refresh_reused"
+    DERIV_LOGIN_LOST = "deriv_login_lost"
 
 
 SAYS = {
@@ -37,6 +38,7 @@ SAYS = {
     NoticeKind.TOTP_LOCKED: "Too many wrong codes of your authenticator app were given for your PenPay account.",
     NoticeKind.NEW_DEVICE: "Somebody signed in to your PenPay account on a device that is new to it.",
     NoticeKind.REFRESH_REUSED: "A sign-in to your PenPay account was ended, for somebody may have copied its cookies.",
+    NoticeKind.DERIV_LOGIN_LOST: "Deriv no longer lets PenPay use your Deriv account. Bind it again in PenPay to pay.",
 }
 """A notice holds nothing that is secret or personal."""
 

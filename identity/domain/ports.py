@@ -7,6 +7,8 @@ from typing import Protocol
 from uuid import UUID
 
 from identity.domain.contact import Address, Email
+from identity.domain.deriv_authorization import DerivAuthorization
+from identity.domain.deriv_token import DerivToken
 from identity.domain.kyc_snapshot import CleanImage, KycFacts, KycSnapshot, Side
 from identity.domain.notice import Notice
 from identity.domain.session import RefreshToken, Session, SessionStanding
@@ -146,6 +148,32 @@ class TotpRepository(Protocol):
 
     def remove(self, user: UserId) -> None:
         """Forgets the secret."""
+
+
+class DerivAuthorizationRepository(Protocol):
+    """`deriv_authorizations`, one for each customer, under the lock of the users row."""
+
+    def owner_of(self, state_hash: str) -> UserId | None:
+        """Whose it is, not locked."""
+
+    def get(self, user: UserId) -> DerivAuthorization | None:
+        """The one that was begun last, if it is not over."""
+
+    def save(self, authorization: DerivAuthorization) -> None:
+        """Stores it, in place of any other of this customer."""
+
+    def remove(self, user: UserId) -> None:
+        """It is over."""
+
+
+class DerivTokenRepository(Protocol):
+    """The tokens in `deriv_logins`; writing needs the lock of the users row."""
+
+    def get(self, user: UserId) -> DerivToken | None:
+        """That of the active login. One query."""
+
+    def save(self, token: DerivToken) -> None:
+        """Stores what `get` gave, and a token that is new, in one row."""
 
 
 class NoticeRepository(Protocol):
@@ -378,3 +406,27 @@ class KnownCustomers(Protocol):
 
     def known(self, text: str) -> UserId | None:
         """The customer with this id, phone number or e-mail address, not locked; nobody of staff."""
+
+
+class DerivGrant(Protocol):
+    """What Deriv gives for a code or a refresh token. `refresh_token` is empty where none came."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def refresh_token(self) -> str: ...
+    @property
+    def expires_in_s(self) -> int: ...
+
+
+class DerivGrants(Protocol):
+    """Signing in at Deriv (OAuth 2.0 with PKCE). All but `url` calls out, and never in a unit of work."""
+
+    def url(self, state: str, verifier: str) -> str:
+        """Where the customer signs in. Raises `DerivPlatformUnsupported`."""
+
+    def exchange(self, code: str, verifier: str) -> DerivGrant:
+        """Once. Raises `DerivGrantRefused`, `DerivScopesMissing`, `DerivUnavailable`."""
+
+    def refresh(self, refresh_token: str) -> DerivGrant:
+        """Raises an `Unprocessable`, which is final, or an `Unavailable`, which says nothing."""

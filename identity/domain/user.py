@@ -85,6 +85,8 @@ class DerivBinding:
     full_name: str = field(repr=False)
     name_matches: bool
     token: str | None = field(repr=False, default=None)
+    refresh_token: str = field(repr=False, default="")  # as `token`; empty where there is none
+    expires_at: datetime | None = None  # when the token ends; None: when Deriv says so
     bound_at: datetime
     checked_at: datetime
     revoked_at: datetime | None = None

@@ -11,6 +11,7 @@ from django.db import connection
 from identity import models
 from identity.domain.contact import Email, InvalidEmail
 from identity.domain.customer import Customer
+from identity.domain.deriv_token import state_of
 from identity.domain.kyc import KycStatus
 from identity.domain.user import UserNotFound
 from identity.infrastructure.persistence import account_index, known_by, utc
@@ -23,7 +24,8 @@ from shared_kernel.infrastructure.persistence import in_transaction
 CUSTOMER = """\
 SELECT u.phone, u.phone_verified_at IS NOT NULL, u.frozen_at IS NOT NULL OR NOT u.is_active, p.full_name,
        c.kyc_status, c.kyc_expires_at, c.tier,
-       d.id, d.platform, d.account, d.currency, d.name_matches, d.checked_at
+       d.id, d.platform, d.account, d.currency, d.name_matches, d.checked_at,
+       d.lost_at, d.expires_at, d.refresh_token <> ''
 FROM users u JOIN user_profile p ON p.user_id = u.id JOIN user_compliance c ON c.user_id = u.id
 LEFT JOIN deriv_logins d ON d.active_for_id = u.id
 WHERE NOT u.is_staff AND u.id = """
@@ -48,7 +50,9 @@ class DjangoUserDirectory:
             row = cursor.fetchone()
         if row is None:
             raise UserNotFound("no such customer")
-        phone, phone_is_proven, is_frozen, full_name, status, expires_at, tier, *login = row
+        phone, phone_is_proven, is_frozen, full_name, status, expires_at, tier, *login, lost_at, ends_at, renewable = (
+            row
+        )
         expires_at = utc(expires_at)
         has_expired = status == KycStatus.VERIFIED and expires_at is not None and expires_at <= self.clock()
         binding, name_matches, checked_at = _binding(*login)
@@ -60,6 +64,7 @@ class DjangoUserDirectory:
             is_frozen=bool(is_frozen),
             deriv_login=binding,
             deriv_name_matches=name_matches,
+            deriv_login_state=state_of(utc(lost_at), utc(ends_at), bool(renewable), at=self.clock()),
             deriv_checked_at=checked_at,
             reveal_name=lambda: decrypt(full_name, f"user_profile.full_name|{user}") if full_name else "",
         )

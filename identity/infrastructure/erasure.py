@@ -28,7 +28,8 @@ class DjangoPersonalRecords:
         models.EmailVerification.objects.filter(user_id=user).delete()
         models.TotpFactor.objects.filter(pk=user).delete()
         models.Notice.objects.filter(user_id=user).delete()
-        models.DerivLogin.objects.filter(user_id=user).update(token="")
+        models.DerivLogin.objects.filter(user_id=user).update(token="", refresh_token="")
+        models.DerivAuthorization.objects.filter(pk=user).delete()
 
     def forget_identity(self, user: UserId) -> None:
         models.User.objects.filter(pk=user).update(phone="", phone_index=None, phone_verified_at=None)
@@ -37,7 +38,7 @@ class DjangoPersonalRecords:
         for login in models.DerivLogin.objects.filter(user_id=user):  # a few; each needs a look-up of its own
             index = secrets.token_hex(32)
             models.DerivLogin.objects.filter(pk=login.pk).update(
-                account="", full_name="", token="", account_index=index
+                account="", full_name="", token="", refresh_token="", account_index=index
             )
 
     def count_overdue(self, at: datetime) -> int:
@@ -73,6 +74,10 @@ def _old_notices(before: datetime) -> QuerySet[models.Notice]:
     return models.Notice.objects.filter(created_at__lt=before)
 
 
+def _old_authorizations(before: datetime) -> QuerySet[models.DerivAuthorization]:
+    return models.DerivAuthorization.objects.filter(expires_at__lt=before)
+
+
 def _old_sessions(before: datetime) -> QuerySet[models.Session]:
     """Those that ended, or ran out: until then a spent refresh token that comes again has to be recognised."""
     return models.Session.objects.filter(Q(ended_at__lt=before) | Q(expires_at__lt=before))
@@ -86,6 +91,7 @@ def _delete_sessions(ids: Sequence[UUID]) -> None:
 EXPIRED = (
     Expired("one_time_codes", _old_codes, rows_of(models.PhoneVerification)),
     Expired("email_codes", _old_email_codes, rows_of(models.EmailVerification)),
+    Expired("deriv_authorizations", _old_authorizations, rows_of(models.DerivAuthorization)),
     Expired("notices", _old_notices, rows_of(models.Notice)),
     Expired("sessions", _old_sessions, _delete_sessions),
 )

@@ -230,6 +230,7 @@ def binding_to_domain(row: models.DerivLogin) -> DerivBinding:
         currency=row.currency,
         full_name=row.full_name,
         name_matches=row.name_matches,
+        expires_at=row.expires_at,
         bound_at=row.bound_at,
         checked_at=row.checked_at,
         revoked_at=row.revoked_at,
@@ -251,6 +252,8 @@ def save_binding(user: UserId, binding: DerivBinding) -> None:
         row.platform, row.account, row.currency = binding.platform, binding.account, binding.currency
         row.full_name, row.name_matches, row.token = binding.full_name, binding.name_matches, binding.token
         row.bound_at, row.checked_at = binding.bound_at, binding.checked_at
+        row.refresh_token, row.expires_at = binding.refresh_token, binding.expires_at
+        row.refreshed_at = row.refreshing_until = row.lost_at = None
         try:
             with transaction.atomic():
                 row.save()
@@ -259,8 +262,10 @@ def save_binding(user: UserId, binding: DerivBinding) -> None:
 
 
 def end_bindings(user: UserId, *, at: datetime) -> None:
-    """The active one, if any, stays the customer's, but no longer receives; its token is forgotten."""
-    models.DerivLogin.objects.filter(active_for_id=user).update(active_for=None, revoked_at=at, token="")
+    """The active one, if any, stays the customer's, but no longer receives; its tokens are forgotten."""
+    models.DerivLogin.objects.filter(active_for_id=user).update(
+        active_for=None, revoked_at=at, token="", refresh_token="", expires_at=None, refreshing_until=None
+    )
 
 
 @dataclass(frozen=True)

@@ -306,6 +306,11 @@ class DerivLogin(models.Model):
     full_name = EncryptedField()
     name_matches = models.BooleanField()
     token = EncryptedField(blank=True, default="")
+    refresh_token = EncryptedField(blank=True, default="")
+    expires_at = models.DateTimeField(null=True)  # of the token; NULL: it lasts until Deriv refuses it
+    refreshed_at = models.DateTimeField(null=True)
+    refreshing_until = models.DateTimeField(null=True)  # set while one request asks Deriv for another token
+    lost_at = models.DateTimeField(null=True)  # Deriv refused the token: the customer has to bind anew
     bound_at = models.DateTimeField()
     checked_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
@@ -322,6 +327,30 @@ class DerivLogin(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class DerivAuthorization(models.Model):
+    """A sign-in at Deriv that a customer began: found by a hash of its state, gone once it is over.
+
+    `code_hash` is an HMAC of the code that Deriv's redirect brought: the session that began has to hand the code over.
+    """
+
+    user = models.OneToOneField(User, models.PROTECT, primary_key=True, related_name="deriv_authorization")
+    session_id = UuidField()
+    platform = models.CharField(max_length=8)
+    state_hash = models.CharField(max_length=64, unique=True)  # SHA-256 of 256 random bits
+    verifier = EncryptedField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    returned_at = models.DateTimeField(null=True)
+    code_hash = models.CharField(max_length=64, blank=True, default="")
+    tries = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        db_table = "deriv_authorizations"
+
+    def __str__(self) -> str:
+        return str(self.user_id)
 
 
 class Device(models.Model):

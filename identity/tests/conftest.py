@@ -10,7 +10,7 @@ from django.core.mail import EmailMessage
 
 from deriv_integration import facade
 from deriv_integration.tests.fixtures import ServedDeriv
-from identity.api import views
+from identity.api import deriv_login
 from identity.application.deriv_login import DerivLogins
 from identity.facade import account, deriv_logins, notices
 from identity.infrastructure import tokens
@@ -53,7 +53,7 @@ class Deriv:
 def deriv(deriv_simulator: ServedDeriv, adapter_of: Callable[..., Any], monkeypatch) -> Deriv:
     gateway = replace(facade.deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
     logins = replace(deriv_logins, deriv=gateway)
-    monkeypatch.setattr(views, "deriv_logins", logins)
+    monkeypatch.setattr(deriv_login, "deriv_logins", logins)
     return Deriv(deriv_simulator, logins)
 
 

@@ -16,7 +16,7 @@ from payments.application.quotes import Quotes
 from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
 from payments.application.taken_back import TakenBack
 from payments.domain.deposit import Deposit
-from payments.domain.eligibility import own_login, own_phone
+from payments.domain.eligibility import own_phone, usable_login
 from payments.domain.limits import Limits
 from payments.domain.ports import DerivGateway, LedgerGateway, MpesaGateway
 from payments.domain.transaction import (
@@ -586,8 +586,8 @@ class DepositSaga(TransactionSaga[Deposit]):
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
 
         Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `GivenBackTooOften`, `KycRequired`,
-        `PhoneNotVerified`, `DerivLoginMissing`, `AccountFrozen`, `FloatTooLow`, `IdempotencyKeyReused`,
-        `IdempotencyInFlight`.
+        `PhoneNotVerified`, `DerivLoginMissing`, `DerivLoginLost`, `AccountFrozen`, `FloatTooLow`,
+        `IdempotencyKeyReused`, `IdempotencyInFlight`.
         """
         with self.unit_of_work():
             if self.keys.claim(command.key, command.intent, result=command.id) == command.id:
@@ -601,7 +601,7 @@ class DepositSaga(TransactionSaga[Deposit]):
 
     def _accept(self, command: CreateDeposit) -> Deposit:
         customer = self.users.customer(command.user_id)
-        phone, login = own_phone(customer), own_login(customer)
+        phone, login = own_phone(customer), usable_login(customer, by_token=False)
         quote = self.quotes.accept(
             command.quote_id, command.user_id, TransactionType.DEPOSIT, command.id, at=command.at
         )

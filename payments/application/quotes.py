@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from payments.domain.eligibility import must_be_usable
 from payments.domain.limits import Limits
 from payments.domain.ports import RateSource, UserDirectory
 from payments.domain.quote import Quote, QuoteBook, QuoteExpired, QuoteNotFound, QuoteUsed
@@ -47,18 +48,19 @@ class Quotes:
 
     def create(self, command: CreateQuote) -> Quote:
         """An offer. Raises `RateStale`, `LimitExceeded`, `WholeShillingsOnly`, `WrongCurrency`, `AmountTooSmall`,
-        `KycRequired`.
+        `KycRequired`, `DerivLoginExpired`, `DerivLoginLost`.
         """
         is_deposit = command.type is TransactionType.DEPOSIT
         if command.amount.currency is not (Currency.KES if is_deposit else Currency.USD):
             name = "a deposit is quoted in KES" if is_deposit else "a withdrawal is quoted in USD"
             raise WrongCurrency(f"{name}: give the amount that you want to send")
         with self.unit_of_work():
-            tier = self.users.customer(command.user_id).tier
+            customer = self.users.customer(command.user_id)
+            must_be_usable(customer, by_token=not is_deposit)
             rate = self.rates.lock(command.type, at=command.at)
             gets = rate.buy(command.amount) if is_deposit else rate.sell(command.amount)
             kes, usd = (command.amount, gets) if is_deposit else (gets, command.amount)
-            self.limits.check_quote(tier, kes, usd, at=command.at)
+            self.limits.check_quote(customer.tier, kes, usd, at=command.at)
             if gets.amount <= 0:
                 raise AmountTooSmall("the amount is too small to give anything")
             # refuses a negative margin before anything is offered

@@ -18,7 +18,7 @@ from payments.application.mpesa_payment import PaymentLeg, Rest, blame_of, movem
 from payments.application.quotes import Quotes, WrongCurrency
 from payments.application.saga import AtDeriv, Question, Timing, TransactionSaga, own, send_again, sender_gone
 from payments.application.taken_back import TakenBack
-from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, PayoutSessions, own_login
+from payments.domain.eligibility import CustomerOwes, DerivLoginMissing, PayoutPolicy, PayoutSessions, usable_login
 from payments.domain.limits import Limits
 from payments.domain.ports import (
     Customer,
@@ -38,7 +38,8 @@ from payments.domain.transaction import (
 )
 from payments.domain.withdrawal import Withdrawal
 from shared_kernel.application.runner import Answer, Step
-from shared_kernel.domain.errors import Unprocessable
+from shared_kernel.domain.errors import Unavailable, Unprocessable
+from shared_kernel.domain.events import DerivTokenWasRefused
 from shared_kernel.domain.identifiers import DerivTransferId, IdempotencyKey, Phone, QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Currency, Money
 from shared_kernel.domain.outcome import (
@@ -68,6 +69,8 @@ from shared_kernel.domain.requests import (
 )
 
 LEAST_OF_QUOTE = Decimal("0.99")  # what a customer accepts who does not say: the quote less one per cent
+TOKEN_REFUSED = frozenset({"http_401", "authorize:InvalidToken", "login_moved"})  # Deriv's words for a dead token
+SCOPE_MISSING = "http_403"  # it lives, and may not do this
 FEE_RESERVE = Money(20_00, Currency.KES)  # above every B2C charge; what is charged comes from M-Pesa's own word
 
 
@@ -115,6 +118,10 @@ class DebitDeriv(Step[Withdrawal, DerivTransfer, Outcome]):
                 retry = self.timing.nth(self.timing.retries_s, transaction.attempts)
                 transaction.wait(at + max(retry, self.timing.of(retry_after_s)), at=at)
             case Refused(code, reason):
+                if code in TOKEN_REFUSED:  # what became of the money is another matter, and judged below
+                    transaction.record(
+                        DerivTokenWasRefused(user_id=transaction.user_id, sent_at=debit.created_at, occurred_at=at)
+                    )
                 if debit.status.is_dead:
                     transaction.fail(code, reason or "Deriv refused the withdrawal. Nothing was debited.", at=at)
                 else:
@@ -468,13 +475,17 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
     codes: WithdrawalCodes
     keys: IdempotencyKeys
     payout_account: Callable[[], str]  # the float that payouts leave from
+    # of the customer's token at Deriv; they call out, or open a unit of work of their own
+    keep_fresh: Callable[[UserId], None] = lambda user: None  # before it is used
+    token_refused: Callable[[UserId, datetime], None] = lambda user, sent_at: None
 
     def request_code(self, command: RequestCode) -> CodeSent:
-        """Step 0. Reads in a unit of work, then calls Deriv outside of it.
+        """Step 0. Reads in a unit of work, then calls Deriv outside of it; a token that Deriv refuses is remembered.
 
         Raises what `create` raises for the same customer and quote, but for `StepUpRequired`, and what
         `WithdrawalCodes.request_code` does.
         """
+        self.keep_fresh(command.user_id)
         with self.unit_of_work():
             customer = self.users.customer(command.user_id)
             quote = self.quotes.look_at(command.quote_id, command.user_id, self.type, at=command.at)
@@ -485,18 +496,31 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
             token = self.users.deriv_tokens({command.user_id: login}).get(command.user_id, "")
         if not token:
             raise DerivLoginMissing("bind your Deriv account again first: its token is gone")
-        return self.codes.request_code(login, token, agent, quote.you_send)
+        try:
+            return self.codes.request_code(login, token, agent, quote.you_send)
+        except Unprocessable as refused:
+            if refused.code == "deriv_token_refused" and refused.extra.get("reason") != SCOPE_MISSING:
+                self.token_refused(command.user_id, command.at)
+            raise
 
     def create(self, command: CreateWithdrawal, answer: Callable[[Withdrawal], str]) -> tuple[str, bool]:
         """Step 1. The first `answer` to this key, which commits with the effect; and whether this is a repeat of it.
 
         Raises `QuoteExpired`, `QuoteNotFound`, `QuoteUsed`, `LimitExceeded`, `KycRequired`, `PhoneNotVerified`,
         `DerivLoginMissing`, `AccountFrozen`, `CustomerOwes`, `FloatTooLow`, `MinPayoutTooHigh`, `WrongCurrency`,
-        `IdempotencyKeyReused`, `IdempotencyInFlight`, `StepUpRequired`, `DeviceTooNew`.
+        `IdempotencyKeyReused`, `IdempotencyInFlight`, `StepUpRequired`, `DeviceTooNew`, `DerivLoginExpired`,
+        `DerivLoginLost`; what `keep_fresh` raises.
         """
+        stale: Unavailable | None = None
+        try:
+            self.keep_fresh(command.user_id)  # the debit goes with the token
+        except Unavailable as away:  # which is no reason to keep the first answer from a repeat
+            stale = away
         with self.unit_of_work():
             if self.keys.claim(command.key, command.intent, result=command.id) != command.id:
                 return self.keys.answer_of(command.key), True
+            if stale is not None:
+                raise stale
             transaction = self._accept(command)
             text = answer(transaction)
             self.transactions.save_many([transaction])
@@ -539,7 +563,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         return withdrawal
 
     def _may_withdraw(self, customer: Customer, quote: Quote, *, at: datetime) -> tuple[Phone, DerivLogin, int]:
-        phone, login = self.policy.payout_phone(customer, at=at), own_login(customer)
+        phone, login = self.policy.payout_phone(customer, at=at), usable_login(customer, by_token=True)
         self.must_owe_nothing(customer.id)
         moved = self.limits.check(customer.id, customer.tier, self.type, quote.you_get, at=at)
         return phone, login, moved.unfinished

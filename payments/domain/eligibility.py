@@ -36,6 +36,14 @@ class DerivLoginMissing(Conflict):
     """No Deriv login is bound, or its name is not the customer's."""
 
 
+class DerivLoginExpired(Conflict):
+    """The customer's sign-in at Deriv has run out."""
+
+
+class DerivLoginLost(Conflict):
+    """Deriv no longer takes the customer's token."""
+
+
 def own_phone(customer: Customer) -> Phone:
     """The customer's verified one. Raises `AccountFrozen`, `PhoneNotVerified`, `KycRequired`."""
     if customer.is_frozen:
@@ -52,6 +60,25 @@ def own_login(customer: Customer) -> DerivLogin:
     if customer.deriv_login is None or not customer.deriv_name_matches:
         raise DerivLoginMissing("bind a Deriv account that is in your own name first")
     return customer.deriv_login
+
+
+def usable_login(customer: Customer, *, by_token: bool) -> DerivLogin:
+    """The bound one, as good as it has to be. Raises what `own_login` and `must_be_usable` do."""
+    login = own_login(customer)
+    must_be_usable(customer, by_token=by_token)
+    return login
+
+
+def must_be_usable(customer: Customer, *, by_token: bool) -> None:
+    """Nothing is wrong with the login, if there is one. What Deriv disowned takes and gives nothing; only what goes by
+    the customer's token, as a withdrawal does, needs one that has not run out.
+
+    Raises `DerivLoginExpired`, `DerivLoginLost`.
+    """
+    if customer.deriv_login_state == "expired" and by_token:
+        raise DerivLoginExpired("your sign-in at Deriv has run out: bind your Deriv account again first")
+    if customer.deriv_login_state == "lost":
+        raise DerivLoginLost("Deriv no longer accepts your sign-in: bind your Deriv account again first")
 
 
 class PayoutSessions(Protocol):

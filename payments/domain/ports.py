@@ -428,6 +428,10 @@ class Customer(Protocol):
         """Whether Deriv's name of the login is the KYC name."""
 
     @property
+    def deriv_login_state(self) -> str:
+        """`active`, also without a login; `expired` or `lost` while it has to be bound anew."""
+
+    @property
     def deriv_checked_at(self) -> datetime | None:
         """When Deriv was last asked about the login."""
 

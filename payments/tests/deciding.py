@@ -30,7 +30,8 @@ def people(bench: SagaBench[Any]) -> People:
 
 
 def a_customer(**over: Any) -> Any:
-    known = {"phone": Phone("254712345678"), "is_frozen": False, "kyc_status": "verified", "deriv_name_matches": True}
+    known = {"phone": Phone("254712345678"), "is_frozen": False, "kyc_status": "verified", "deriv_name_matches": True,
+             "deriv_login_state": "active"}  # fmt: skip
     login = DerivLogin(DerivPlatform.WS_V3, "CR100001")
     return SimpleNamespace(**{**known, "id": CUSTOMER, "deriv_login": login, **over})
 

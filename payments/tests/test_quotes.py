@@ -22,6 +22,7 @@ from shared_kernel.infrastructure.persistence import new_id
 AT = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 TTL, LOCK = timedelta(minutes=2), timedelta(minutes=30)
 USER, DEPOSIT = UserId(new_id()), TransactionType.DEPOSIT
+CUSTOMER = SimpleNamespace(tier="standard", deriv_login_state="active")
 
 
 @dataclass
@@ -61,7 +62,7 @@ class World:
             book=self.book,
             rates=SimpleNamespace(lock=lambda type, *, at: a_rate(at=at, **self.rate)),
             limits=cast("Limits", SimpleNamespace(check_quote=check_quote)),
-            users=cast("Any", SimpleNamespace(customer=lambda user: SimpleNamespace(tier="standard"))),
+            users=cast("Any", SimpleNamespace(customer=lambda user: CUSTOMER)),
             unit_of_work=nullcontext,
             ttl=TTL,
             lock=LOCK,

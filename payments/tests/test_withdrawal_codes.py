@@ -18,6 +18,7 @@ from payments.tests.withdrawing import (
     Withdrawer,
     a_payout_float,
     drive,
+    everything,
     nothing_moves,
     stored_with,
 )
@@ -132,8 +133,10 @@ def test_a_login_whose_token_is_gone_has_to_be_bound_again(face, at_deriv):
         refused(caller.verify(quote), 409, "deriv_login_missing")
 
     caller.bind("revoked-at-deriv")
-    with nothing_moves(at_deriv):
-        refused(caller.verify(quote), 422, "deriv_token_refused")
+    before, books = everything(), at_deriv.simulator.control.books()
+    refused(caller.verify(quote), 422, "deriv_token_refused")
+    assert everything() | {"events": 0} == before | {"events": 0}, "but for the notice that the login is lost"
+    assert at_deriv.simulator.control.books() == books
     assert not at_deriv.simulator.codes.sent
 
 

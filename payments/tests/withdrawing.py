@@ -76,7 +76,7 @@ class Withdrawer(Caller):
     def bind(self, token: str) -> None:
         """Keeps this one as their token at Deriv, if they have a login."""
         for login in DerivLogin.objects.filter(user_id=self.id):
-            login.token = token
+            login.token, login.lost_at = token, None
             login.save()
 
     def offer(self, dollars: str = "10.00") -> str:

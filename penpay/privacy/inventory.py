@@ -102,9 +102,15 @@ INVENTORY: dict[str, Entry] = {
         why="deposits go to the customer's own account, and to no other", kept="aml_records", of=(MINE,),
         data=kinds(K.ACCOUNT, "platform", "account", "currency") | kinds(K.INDEX, "account_index")
         | kinds(K.IDENTITY, "full_name", "name_matches")
-        | kinds(K.SECRET, "token", why="withdrawing in the customer's name", kept="until_erased")
-        | kinds(K.CONDUCT, "bound_at", "checked_at", "revoked_at"),
-        other=("id", "user", "active_for"),
+        | kinds(K.SECRET, "token", "refresh_token", why="withdrawing in the customer's name", kept="until_erased")
+        | kinds(K.CONDUCT, "bound_at", "checked_at", "revoked_at", "expires_at", "refreshed_at", "lost_at"),
+        other=("id", "user", "active_for", "refreshing_until"),
+    ),
+    "identity.DerivAuthorization": Personal(
+        why="that who binds a Deriv account is who signed in to it", kept="deriv_authorizations", of=(MINE,),
+        data=kinds(K.SECRET, "state_hash", "verifier", "code_hash")
+        | kinds(K.CONDUCT, "session_id", "platform", "created_at", "expires_at", "returned_at", "tries"),
+        other=("user",),
     ),
     "identity.Device": Personal(
         why=SAFE, kept="until_erased", of=(MINE,),

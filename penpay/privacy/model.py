@@ -86,6 +86,7 @@ KEPT = {
     "until_erased": "until the customer asks for its erasure",
     "one_time_codes": "{days} days after they ran out",
     "email_codes": "{days} days after they ran out",
+    "deriv_authorizations": "{days} days after they ran out; sooner once they are over",
     "notices": "{days} days",
     "sessions": "{days} days after they ended",
     "idempotency_keys": "{days} days for those of events; those of money for ever",

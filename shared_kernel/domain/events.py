@@ -117,6 +117,15 @@ class PasswordResetAsked(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DerivTokenWasRefused(Event):
+    """Deriv refused a call that went with a customer's own token, which it had by `sent_at`."""
+
+    aggregate = "user_id"
+    user_id: UserId
+    sent_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoticeDue(Event):
     """A customer is to be told of a change of their account."""
 

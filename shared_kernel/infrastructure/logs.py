@@ -48,6 +48,8 @@ PATTERNS = (
         r"\1[code]",
     ),
     (re.compile(r"(?<!\w)\d{3}[ -]?\d{3}(?= is (?:your|the) )"), "[code]"),
+    (re.compile(r"(/oauth/deriv/return)\?[^\s'\"<>]*"), r"\1?[hidden]"),  # a code and a state
+    (re.compile(r"\bory_[ar][ct]_[\w.-]{8,}"), "[token]"),  # Deriv's OAuth codes and tokens, as its server makes them
     (re.compile(r"(\w://[^\s:/@]*):[^\s@/]+@"), r"\1:[password]@"),
     (re.compile(r"(Duplicate entry )'.*?'( for key)"), r"\1[value]\2"),  # MySQL quotes what was to be stored
     (

@@ -121,3 +121,16 @@ def test_a_traceback_is_redacted_too(logged):
 def test_a_kra_pin_is_taken_out_of_any_text():
     assert redact("the PIN A123456789B is another's") == "the PIN [kra_pin] is another's"
     assert redact("CRA123456789B") == "CRA123456789B"  # a part of something longer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<WSGIRequest: GET '/oauth/deriv/return?code=ory_ac_s3cret.s3cret&state=s3cret'>",
+        'GET /oauth/deriv/return?state=s3cret&code=s3cret%20 HTTP/1.1" 200',
+        "https://api.example.com/oauth/deriv/return?state=s3cret&error=s3cret",
+        "deriv said ory_at_s3cret-s3cret and ory_rt_s3cret_s3cret",
+    ],
+)
+def test_what_deriv_s_redirect_carries_is_taken_out(text):
+    assert "s3cret" not in redact(text)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-READ = re.compile(r"""\b(?:env\.\w+|env|required|secret|secure|within|key_ring)\(\s*"([A-Z][A-Z0-9_]+)\"""")
+READ = re.compile(r"""\b(?:env\.\w+|env|required|secret|secure|within|key_ring|of_sign_in)\(\s*"([A-Z][A-Z0-9_]+)\"""")
 EXPLAINED = re.findall(r"^#([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 NOT_FOR_CONTAINERS = {"USE_PYMYSQL", "SAGA_TIME_SCALE", "CRASH_POINT"}
 

@@ -30,6 +30,7 @@ class Customer:
     tier: str = TIER
     is_frozen: bool = False
     deriv_name_matches: bool = True
+    deriv_login_state: str = "active"
     deriv_checked_at: datetime | None = None
 
 

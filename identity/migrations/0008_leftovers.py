@@ -20,7 +20,7 @@ def date_what_ended(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("identity", "0006_phone_changed"),
+        ("identity", "0007_deriv_oauth"),
     ]
 
     operations = [

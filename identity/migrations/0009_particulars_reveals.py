@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("identity", "0009_leftovers"),
+        ("identity", "0008_leftovers"),
     ]
 
     operations = [
