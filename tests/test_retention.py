@@ -117,7 +117,7 @@ def test_what_has_outlived_its_retention_goes_and_nothing_else(leftovers, capsys
     assert RateLimitCounter.objects.get().key == "0"
     assert browser.is_signed_in()
     assert DomainEvent.objects.count() == events
-    assert AuditLog.objects.count() == audited + 7
+    assert AuditLog.objects.count() == audited + 8
     assert run(capsys, "purge_expired")["purged"]["sessions"] == 0
 
 
