@@ -8,7 +8,7 @@ import pytest
 from deriv_integration.simulator.oauth import Family
 from identity.facade import deriv_tokens
 from payments.domain.transaction import TransactionStatus as S
-from payments.tests.factories import a_quote
+from payments.tests.factories import a_float, a_quote
 from payments.tests.test_api import Caller
 from payments.tests.withdrawing import REST, V3, DerivLogin, Face, LedgerEntry, Withdrawer, drive, nothing_moves
 from shared_kernel.domain.events import Event
@@ -71,6 +71,7 @@ def test_withdrawals_are_refused_before_anything_moves(columns, code, face: Face
 def test_deposits_are_refused_only_where_deriv_disowned_the_login(face: Face, at_deriv):
     """None goes by the customer's token: whose sign-in has run out can be paid to all the same."""
     caller = Withdrawer(face)
+    a_float(agent=REST.agent)
     deposit = a_quote(caller.id).id
     changes(caller, lost_at=timedelta(seconds=-1))
 
