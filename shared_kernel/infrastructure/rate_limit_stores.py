@@ -1,7 +1,7 @@
 """Where the counters of the rate limits are: in Redis by one script, or in the table `rate_limit_counters`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,6 @@ from shared_kernel import models
 from shared_kernel.domain.rate_limits import SLICES, Counter, RateLimit
 from shared_kernel.infrastructure.encryption import blind_index
 from shared_kernel.infrastructure.persistence import lock_lost
-from shared_kernel.infrastructure.rows import update
 
 SCRIPT = (Path(__file__).parent / "rate_limits.lua").read_text()
 TRIES = 3  # of a transaction that lost a lock
@@ -93,12 +92,12 @@ class DatabaseStore:
             for one in asked:
                 counted, this = one.limit.counted(slices[one.key], at), one.limit.slice_at(at)
                 rows[one.key].slices = _written(counted | {this: counted.get(this, 0) + 1})
-            update(list(rows.values()), ["slices"])
+            _save(rows.values(), "slices")
             return Verdict(0.0, [])
         news = [one for one in full if rows[one.key].told_until <= at]
         for one in news:
             rows[one.key].told_until = at + one.limit.per_s
-        update([rows[one.key] for one in news], ["told_until"])
+        _save([rows[one.key] for one in news], "told_until")
         return Verdict(max(waits.values()), news)
 
     def give_back(self, asked: Sequence[Asked]) -> None:
@@ -111,7 +110,7 @@ class DatabaseStore:
             last = next((number for number in (this, this - 1) if slices.get(number)), None)
             if last is not None:
                 rows[one.key].slices = _written(slices | {last: slices[last] - 1})
-        update(list(rows.values()), ["slices"])
+        _save(rows.values(), "slices")
 
     def forget(self, asked: Sequence[Asked]) -> None:
         models.RateLimitCounter.objects.filter(key__in=[one.key for one in asked]).delete()
@@ -132,6 +131,11 @@ class DatabaseStore:
         )
         rows = models.RateLimitCounter.objects.select_for_update().filter(key__in=[one.key for one in asked])
         return {row.key: row for row in rows.order_by("key")}
+
+
+def _save(rows: Collection[models.RateLimitCounter], column: str) -> None:
+    """One UPDATE."""
+    models.RateLimitCounter.objects.bulk_update(rows, [column])
 
 
 def _again(work: Callable[[], T]) -> T:

@@ -288,23 +288,24 @@ class Bench:
                       floor=cost.floor_ms, note="token, session, device, rate limits")  # fmt: skip
             more = cost.queries - cost.floor_queries
             self.tell("  queries of it", more, "", goal="<= 2", met=more <= 2, floor=cost.floor_queries)
-            rate, seconds, times, tries = 20.0, (6 if self.quick else 20), 3, 100.0
+            rate, seconds, turns, tries = 20.0, 3, (3 if self.quick else 12), 100.0
             sessions.accepting(attacked, sessions.prepare(attacked, int(rate * 3)), rate)
-            quiet, loud, statuses = [], [], dict[str, int]()
-            for _ in range(times):
-                both = [sessions.prepare(attacked, int(rate * seconds)) for _ in range(2)]
-                with paused(attacked, spared=("api",)):
-                    quiet.append(sessions.accepting(attacked, both[0], rate))
+            everybody = sessions.prepare(attacked, 2 * turns * int(rate * seconds))
+            parts = [everybody[n :: 2 * turns] for n in range(2 * turns)]
+            quiet, loud, statuses = list[float](), list[float](), dict[str, int]()
+            with paused(attacked, spared=("api",)):
+                for turn in range(turns):  # short ones, so that whatever else the machine does meets both
+                    quiet += sessions.accepting(attacked, parts[2 * turn], rate)
                     with sessions.flood(attacked, tries, statuses):
-                        loud.append(sessions.accepting(attacked, both[1], rate))
-        ratio = median(b.p99 / a.p99 for a, b in zip(quiet, loud, strict=True))
-        about = f"{rate:.0f} a second; workers stand still"
-        self.tell("deposits accepted, quiet, p50", median(one.p50 for one in quiet), "ms", note=about)
-        self.tell("  p99", median(one.p99 for one in quiet), "ms")
+                        loud += sessions.accepting(attacked, parts[2 * turn + 1], rate)
+        ratio = quantile(loud, 0.99) / quantile(quiet, 0.99)
+        about = f"{rate:.0f} a second, {len(quiet)} in all; workers stand still"
+        self.tell("deposits accepted, quiet, p50", median(quiet), "ms", note=about)
+        self.tell("  p99", quantile(quiet, 0.99), "ms")
         answers = ", ".join(f"{many} x {status}" for status, many in sorted(statuses.items()))
-        self.tell("deposits accepted, while sign-ins flood in, p50", median(one.p50 for one in loud), "ms",
+        self.tell("deposits accepted, while sign-ins flood in, p50", median(loud), "ms",
                   note=f"{tries:.0f} sign-ins a second from 1000 addresses: {answers}")  # fmt: skip
-        self.tell("  p99", median(one.p99 for one in loud), "ms")
+        self.tell("  p99", quantile(loud, 0.99), "ms")
         self.tell("  as part of the quiet p99", ratio, "x", goal="< 2", met=ratio < 2)
 
 
