@@ -1,7 +1,6 @@
 """The REST edge of payments: quotes, deposits, withdrawals, transactions, limits."""
 
 import json
-from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -34,7 +33,6 @@ from payments.facade import (
 )
 from shared_kernel.api.answers import LIMIT, Page, accepted, idempotency_key
 from shared_kernel.api.bodies import Body, IdField, MoneyField, TextField, money_json
-from shared_kernel.domain.errors import DomainError, TooManyRequests
 from shared_kernel.domain.identifiers import QuoteId, TransactionId, UserId
 from shared_kernel.domain.money import Money
 from shared_kernel.domain.rate_limits import Counter
@@ -52,29 +50,6 @@ def customer_id(request: Request) -> UserId:
 def counter(limit: str, request: Request) -> Counter:
     """Of the customer who asks."""
     return Counter(limit, str(customer_id(request)))
-
-
-def within_rate(
-    create: Callable[[], tuple[str, bool]], first: Callable[[], str], counters: Sequence[Counter]
-) -> tuple[str, bool]:
-    """`create`, whose second value says that it is a repeat: only what it newly accepts counts as a try.
-
-    A repeat of what was accepted (`first` gives its answer) is answered whatever the rate. Raises `TooManyRequests`.
-    """
-    try:
-        limiter.take(*counters)
-    except TooManyRequests:
-        if not first():
-            raise
-        return create()
-    try:
-        text, repeated = create()
-    except DomainError:
-        limiter.give_back(*counters)
-        raise
-    if repeated:
-        limiter.give_back(*counters)
-    return text, repeated
 
 
 def session_id(request: Request) -> UUID:
@@ -207,13 +182,7 @@ class Deposits(APIView):
         key = idempotency_key(request, f"{customer_id(request)}:deposits")
         body = self.DepositBody.read(request)
         command = CreateDeposit(TransactionId(new_id()), customer_id(request), body["quote_id"], key, now())
-        signed_in: Any = request.user
-        counters = [counter("deposits.user", request)]
-        if signed_in.phone_index:  # M-Pesa prompts it for each; a phone outlives the account that it was proven for
-            counters.append(Counter("deposits.phone", signed_in.phone_index))
-        text, replayed = within_rate(
-            lambda: deposits.create(command, first_answer), lambda: deposits.keys.answer_of(key), counters
-        )
+        text, replayed = deposits.create(command, first_answer)
         answer = json.loads(text)
         return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
 
@@ -280,11 +249,7 @@ class Withdrawals(APIView):
             now(),
             session_id(request),
         )
-        text, replayed = within_rate(
-            lambda: withdrawals.create(command, first_answer),
-            lambda: withdrawals.keys.answer_of(key),
-            [counter("withdrawals.user", request)],
-        )
+        text, replayed = withdrawals.create(command, first_answer)
         answer = json.loads(text)
         return accepted(answer, location=f"/api/v1/transactions/{answer['transaction']['id']}", replayed=replayed)
 

@@ -88,7 +88,7 @@ FLOAT_ACCOUNTS = {
 
 audit = DjangoAuditLog()
 transactions = DjangoTransactionRepository(DjangoOutboxRepository(), audit)
-limits = Limits(DjangoLimitBook())
+limits = Limits(DjangoLimitBook(), settings.RATE_LIMITS)
 timing = replace(Timing(), scale=settings.SAGA_TIME_SCALE, login_fresh_s=settings.DERIV_CHECK_FRESH_S)
 rates = RateTable(audit, unit_of_work)
 quotes = Quotes(

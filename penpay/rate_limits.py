@@ -50,7 +50,6 @@ TABLE: dict[str, Row] = {
     # money
     "quotes.user": Row(120, 10 * MINUTE, 20, 1_200),
     "deposits.user": Row(12, HOUR, 3, 100),  # each has M-Pesa prompt the customer's phone
-    "deposits.phone": Row(12, HOUR, 3, 100),
     "withdrawal_codes.user": Row(10, HOUR, 3, 60),
     "withdrawals.user": Row(12, HOUR, 3, 100),
     # the audit rows that say that one was reached

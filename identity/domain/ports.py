@@ -1,7 +1,7 @@
 """What identity asks of the world: its rows, hashing and tokens, an SMS sender, and Deriv's word on a token."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -52,7 +52,6 @@ class SignedIn:
     device_id: DeviceId
     session_id: UUID
     stepped_up_at: datetime | None = None
-    phone_index: str = field(default="", repr=False)  # by which their phone is counted, and not known
     is_authenticated: bool = True
     is_active: bool = True
     is_staff: bool = False  # staff rights come with the staff site's own sign-in only

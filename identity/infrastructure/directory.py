@@ -14,12 +14,13 @@ from identity.domain.customer import Customer
 from identity.domain.deriv_token import state_of
 from identity.domain.kyc import KycStatus
 from identity.domain.user import UserNotFound
-from identity.infrastructure.persistence import account_index, known_by, utc
+from identity.infrastructure.persistence import account_index, known_by
 from shared_kernel.domain.identifiers import InvalidPhone, Phone, UserId
 from shared_kernel.domain.ports import Clock
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from shared_kernel.infrastructure.encryption import decrypt
 from shared_kernel.infrastructure.persistence import in_transaction
+from shared_kernel.infrastructure.rows import utc
 
 CUSTOMER = """\
 SELECT u.phone, u.phone_verified_at IS NOT NULL, u.frozen_at IS NOT NULL OR NOT u.is_active, p.full_name,

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from payments.domain.transaction import TransactionType
 from shared_kernel.domain.errors import Conflict, Forbidden, Unavailable, Unprocessable
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, Money
+from shared_kernel.domain.rate_limits import RateLimit, refusal
 
 # A deposit must fit both legs and the ways back: its shillings may have to be refunded by B2C, its dollars come back
 # as a withdrawal.
@@ -72,6 +73,8 @@ class Moved:
     this_month: Money
     given_back: int = 0  # how many of either type went back in the last seven days
     unfinished: int = 0  # how many of either type are under way
+    accepted: int = 0  # how many of this type were accepted lately, whatever became of them
+    accepted_since: datetime | None = None  # when the first of these was
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,11 @@ class LimitBook(Protocol):
         """The newest valid rule of each subject and currency; one SELECT."""
 
     def standing(
-        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, at: datetime
+        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, lately: datetime, at: datetime
     ) -> tuple[LimitRule | None, Moved]:
-        """The newest valid rule of `subject`, and sums over Transactions that moved money or still may; one SELECT."""
+        """The newest valid rule of `subject`, sums over Transactions that moved money or still may, and how many were
+        accepted since `lately`; one SELECT.
+        """
 
     def ordered_while_waiting(self, user: UserId, since: datetime) -> Money:
         """The payouts (KES) ordered since then from sessions that had to wait, if they moved money or still may; one
@@ -101,9 +106,15 @@ class LimitBook(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """The checks; a command runs them while it holds the customer's row, so that two commands can't both pass."""
+    """The checks; a command runs them while it holds the customer's row, so that two commands can't both pass.
+
+    `rates`: how often a customer may deposit (`deposits.user`, for each has M-Pesa prompt their phone) and withdraw
+    (`withdrawals.user`). Counted here and not with the other rate limits: what was accepted is in the books, so that
+    neither a refused request nor a repeat is a try.
+    """
 
     book: LimitBook
+    rates: Mapping[str, RateLimit]
 
     def check_quote(self, tier: str, kes: Money, usd: Money, *, at: datetime) -> None:
         """Whether such a Transaction may be offered at all.
@@ -125,8 +136,8 @@ class Limits:
     def check(self, user: UserId, tier: str, type: TransactionType, amount: Money, *, at: datetime) -> Moved:
         """Whether this customer may move `amount` now.
 
-        Raises `LimitExceeded` with what is left, `GivenBackTooOften`, `TooManyUnfinished`, `KycRequired`,
-        `LimitsMissing`.
+        Raises `LimitExceeded` with what is left, `GivenBackTooOften`, `TooManyUnfinished`, `TooManyRequests`,
+        `KycRequired`, `LimitsMissing`.
         """
         rule, left, moved = self._left(user, tier, type, amount.currency, at=at)
         if type is TransactionType.DEPOSIT and moved.given_back >= MOST_GIVEN_BACK:
@@ -137,7 +148,13 @@ class Limits:
                 raise LimitExceeded(f"you can move {most} more {period}", limit=rule.subject)
         if moved.unfinished >= MOST_UNFINISHED:
             raise TooManyUnfinished("wait until your payments that are under way have ended")
+        rate = self._rate(type)
+        if moved.accepted >= rate.most and moved.accepted_since is not None:
+            raise refusal((moved.accepted_since + timedelta(seconds=rate.per_s) - at).total_seconds())
         return moved
+
+    def _rate(self, type: TransactionType) -> RateLimit:
+        return self.rates[f"{type}s.user"]
 
     def left(
         self, user: UserId, tier: str, type: TransactionType, currency: Currency = Currency.KES, *, at: datetime
@@ -150,7 +167,8 @@ class Limits:
         self, user: UserId, tier: str, type: TransactionType, currency: Currency, *, at: datetime
     ) -> tuple[LimitRule, Left, Moved]:
         must_be_verified(tier)
-        rule, moved = self.book.standing(f"tier:{tier}", user, type, currency, at=at)
+        lately = at - timedelta(seconds=self._rate(type).per_s)
+        rule, moved = self.book.standing(f"tier:{tier}", user, type, currency, lately=lately, at=at)
         if rule is None:
             raise LimitsMissing(f"no limit is set for tier:{tier} in {currency}")
         return rule, Left(_rest(rule.per_day, moved.today), _rest(rule.per_month, moved.this_month)), moved

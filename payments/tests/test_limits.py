@@ -21,9 +21,11 @@ from payments.domain.transaction import TransactionType
 from payments.tests.factories import kes, usd
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, CurrencyMismatch, Money
+from shared_kernel.domain.rate_limits import RateLimit
 from shared_kernel.infrastructure.persistence import new_id
 
 AT = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+OFTEN = {"deposits.user": RateLimit(100, 3600)}
 USER, DEPOSIT = UserId(new_id()), TransactionType.DEPOSIT
 
 
@@ -37,7 +39,7 @@ class Book:
     def rules(self, subjects, *, at):
         return {(rule.subject, rule.minimum.currency): rule for rule in self.rows if rule.subject in subjects}
 
-    def standing(self, subject, user, type, currency, *, at):
+    def standing(self, subject, user, type, currency, *, lately, at):
         return self.rules([subject], at=at).get((subject, currency)), self.moved_so_far
 
     def ordered_while_waiting(self, user, since):
@@ -59,7 +61,7 @@ def providers():
 
 
 def limits(*rules, today=0, this_month=0):
-    return Limits(Book([*(rules or [tier()]), *providers()], Moved(kes(today), kes(this_month))))
+    return Limits(Book([*(rules or [tier()]), *providers()], Moved(kes(today), kes(this_month))), OFTEN)
 
 
 def check(amount, **given):
@@ -138,7 +140,7 @@ def test_without_one_of_its_rules_nothing_moves(missing):
     book = Book([rule for rule in [tier(), *providers()] if rule.subject != missing])
 
     with pytest.raises(LimitsMissing):
-        Limits(book).check_quote("basic", kes(100), usd(2_00), at=AT)
+        Limits(book, OFTEN).check_quote("basic", kes(100), usd(2_00), at=AT)
 
 
 def test_a_tier_without_a_rule_moves_nothing_and_is_no_fault_of_the_customer():

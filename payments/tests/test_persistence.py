@@ -539,14 +539,14 @@ def test_the_newest_rule_that_has_begun_counts():
 
     rules = limit_book.rules(["tier:test"], at=NOON)
 
-    standing, _ = limit_book.standing("tier:test", UserId(new_id()), DEPOSIT, Currency.KES, at=NOON)
+    standing, _ = limit_book.standing("tier:test", UserId(new_id()), DEPOSIT, Currency.KES, lately=NOON, at=NOON)
 
     assert rules["tier:test", Currency.KES].maximum.amount == 400
     assert standing == rules["tier:test", Currency.KES]
 
 
 def test_a_tier_without_a_rule_has_none():
-    rule, moved = limit_book.standing("tier:none", UserId(new_id()), DEPOSIT, Currency.KES, at=NOON)
+    rule, moved = limit_book.standing("tier:none", UserId(new_id()), DEPOSIT, Currency.KES, lately=NOON, at=NOON)
 
     assert (rule, moved.today, moved.this_month) == (None, kes(0), kes(0))
 
@@ -565,7 +565,7 @@ def test_days_and_months_are_those_of_nairobi(at, today, this_month):
     user = UserId(new_id())
     save(a_deposit(user=user, at=at, shillings=700))
 
-    _, moved = limit_book.standing("tier:test", user, DEPOSIT, Currency.KES, at=NOON)
+    _, moved = limit_book.standing("tier:test", user, DEPOSIT, Currency.KES, lately=NOON, at=NOON)
 
     assert (moved.today, moved.this_month) == (kes(700 * today), kes(700 * this_month))
 
@@ -575,7 +575,7 @@ def test_what_ended_unpaid_is_not_counted_and_all_else_is(status):
     user = UserId(new_id())
     save(a_deposit(user=user, at=NOON, status=status), a_deposit(at=NOON))
 
-    moved = limit_book.standing("tier:test", user, DEPOSIT, Currency.KES, at=NOON)[1].today
+    moved = limit_book.standing("tier:test", user, DEPOSIT, Currency.KES, lately=NOON, at=NOON)[1].today
 
     assert moved == kes(0 if status in {S.REJECTED, S.EXPIRED, S.FAILED} else 1300)
 

@@ -1,15 +1,17 @@
 """How often a customer may ask for a quote, have their phone prompted, and withdraw."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+import time_machine
 
 from identity.tests.factories import a_customer
 from payments.models import Transaction
 from payments.tests.factories import a_float, a_quote, todays_rate
 from payments.tests.test_api import Caller
-from payments.tests.withdrawing import User, Withdrawer, a_payout_float, an_offer
-from shared_kernel.models import AuditLog
+from payments.tests.withdrawing import Withdrawer, a_payout_float, an_offer
+from shared_kernel.infrastructure.persistence import now
 
 pytestmark = pytest.mark.django_db
 CODE = "abCD_123"
@@ -52,23 +54,28 @@ def test_a_customer_has_their_phone_prompted_as_often_as_the_limit_says_and_noth
     assert too_many(answer)
     assert int(answer["Retry-After"]) > 3000
     assert Transaction.objects.count() == 2
-    [row] = AuditLog.objects.filter(action="rate_limit.reached")
-    assert (row.target_id, row.actor) == ("deposits.user", f"user:{caller.id}")
-
-
-def test_a_phone_is_prompted_as_often_as_the_limit_says_whoevers_it_is_meanwhile(limits):
-    """Two accounts after each other with one number."""
-    limits(deposits_phone=2)
-    first = Caller()
-    deposits(first, 2)
-    row = User.objects.get(pk=first.id)
-    phone, index = row.phone, row.phone_index
-    User.objects.filter(pk=first.id).update(phone_index=None)
-    second = Caller(phone=phone, email="another@example.org")
-    assert User.objects.get(pk=second.id).phone_index == index
-
-    assert too_many(deposits(second, 1)[0])
     assert deposits(Caller(), 1)[0].status_code == 202
+
+
+def test_the_place_of_one_that_has_become_old_is_free_to_the_second(caller, limits):
+    limits(deposits_user=2)
+    deposits(caller, 2)
+    older = Transaction.objects.filter(pk=Transaction.objects.order_by("pk")[0].pk)
+
+    with time_machine.travel(now(), tick=False):
+        hour_ago = now() - timedelta(hours=1)
+        older.update(created_at=hour_ago + timedelta(seconds=1))
+        assert deposits(caller, 1)[0]["Retry-After"] == "1"
+        older.update(created_at=hour_ago)
+        assert [answer.status_code for answer in deposits(caller, 2)] == [202, 429]
+
+
+def test_a_deposit_that_came_to_nothing_has_prompted_the_phone_and_counts(caller, limits):
+    limits(deposits_user=2)
+    deposits(caller, 2)
+    Transaction.objects.update(status="FAILED", priority=9)
+
+    assert too_many(deposits(caller, 1)[0])
 
 
 def test_a_repeat_counts_for_nothing_and_has_its_answer_whatever_the_limit(caller, limits):

@@ -5,7 +5,7 @@ Values are prepared by their fields (encryption, JSON, times), columns and place
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
@@ -141,3 +141,11 @@ def _prepare(field: "models.Field[Any, Any]") -> Prepare:
 
 def _time(at: datetime | None) -> Any:
     return None if at is None else connection.ops.adapt_datetimefield_value(at)
+
+
+def utc(stored: Any) -> datetime | None:
+    """A time as the driver gives it: naive in UTC from MySQL, text from SQLite."""
+    if stored is None:
+        return None
+    at: datetime = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return at.replace(tzinfo=UTC)

@@ -11,6 +11,7 @@ from payments.domain.ports import RateStale
 from payments.domain.transaction import TransactionType
 from shared_kernel.domain.identifiers import Phone, UserId
 from shared_kernel.domain.money import Currency, LockedRate, Money
+from shared_kernel.domain.rate_limits import RateLimit
 from shared_kernel.domain.requests import DerivLogin, DerivPlatform
 from tests.simulation.faults import Dice
 
@@ -61,6 +62,9 @@ class Customers:
         return {user for user in users if self.by_id[user].is_frozen}
 
 
+OFTEN = {name: RateLimit(10**9, 3600) for name in ("deposits.user", "withdrawals.user")}
+
+
 class Wide:
     """Limits that stop nobody: they are tested elsewhere."""
 
@@ -72,7 +76,7 @@ class Wide:
         }
 
     def standing(
-        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, at: datetime
+        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, lately: datetime, at: datetime
     ) -> tuple[LimitRule | None, Moved]:
         nothing = Money(0, currency)
         return LimitRule(subject, Money(1, currency), Money(10**9, currency)), Moved(nothing, nothing)

@@ -34,7 +34,7 @@ from tests.simulation.checks import Broken, Promises, name
 from tests.simulation.coverage import Cell, Watch, step_name
 from tests.simulation.faults import Dice, Network
 from tests.simulation.ledger import Ledger
-from tests.simulation.people import Customer, Customers, Rates, Wide
+from tests.simulation.people import OFTEN, Customer, Customers, Rates, Wide
 from tests.simulation.requests import AgentRows, CallbackRows, InitiatorRow, MpesaRows, TransferRows
 from tests.simulation.rows import Keys, QuoteRows, Reservations, Transactions
 from tests.simulation.schedule import Crash, Process, Schedule
@@ -181,7 +181,7 @@ class Simulation:
         self.deriv = self._deriv()
         self.ledger = Ledger(store)
         self.reservations = Reservations(store, self.ledger)
-        self.rates, limits, keys = Rates(self.dice), Limits(Wide()), Keys(store)
+        self.rates, limits, keys = Rates(self.dice), Limits(Wide(), OFTEN), Keys(store)
         self.quotes = Quotes(
             book=QuoteRows(store), rates=self.rates, limits=limits, users=self.people,
             unit_of_work=store.unit_of_work, ttl=timedelta(seconds=120), lock=timedelta(minutes=30),

@@ -11,7 +11,7 @@ from payments.domain.limits import LimitRule, Moved
 from payments.domain.transaction import UNPAID, TransactionStatus, TransactionType
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.money import Currency, Money
-from shared_kernel.infrastructure.rows import binary_mark
+from shared_kernel.infrastructure.rows import binary_mark, utc
 
 NAIROBI = ZoneInfo("Africa/Nairobi")
 
@@ -39,7 +39,7 @@ class DjangoLimitBook:
         return found
 
     def standing(
-        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, at: datetime
+        self, subject: str, user: UserId, type: TransactionType, currency: Currency, *, lately: datetime, at: datetime
     ) -> tuple[LimitRule | None, Moved]:
         today = at.astimezone(NAIROBI).replace(hour=0, minute=0, second=0, microsecond=0)
         month = today.replace(day=1)
@@ -59,6 +59,10 @@ class DjangoLimitBook:
             "AND outflow = 'give_back'"
         )
         under_way = f"SELECT COUNT(*) FROM transactions WHERE user_id = {mark} AND priority < 6"  # noqa: S608
+        accepted = (
+            "SELECT COUNT(*) AS many, MIN(created_at) AS since FROM transactions "  # noqa: S608
+            f"WHERE user_id = {mark} AND type = %s AND created_at > %s"
+        )
         week_begins = connection.ops.adapt_datetimefield_value(at - timedelta(days=7))
         rule = (
             "SELECT minimum, maximum, per_day, per_month FROM limit_rules "
@@ -66,9 +70,9 @@ class DjangoLimitBook:
         )
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT ({back}), ({under_way}), moved.today, moved.this_month, "  # noqa: S608
-                "rule.minimum, rule.maximum, rule.per_day, rule.per_month "
-                f"FROM ({sums}) AS moved LEFT JOIN ({rule}) AS rule ON 1 = 1",
+                f"SELECT ({back}), ({under_way}), accepted.many, accepted.since, moved.today, "  # noqa: S608
+                "moved.this_month, rule.minimum, rule.maximum, rule.per_day, rule.per_month "
+                f"FROM ({sums}) AS moved JOIN ({accepted}) AS accepted ON 1 = 1 LEFT JOIN ({rule}) AS rule ON 1 = 1",
                 [
                     user.bytes,
                     week_begins,
@@ -79,15 +83,23 @@ class DjangoLimitBook:
                     currency,
                     month_begins,
                     *ENDED_UNPAID,
+                    user.bytes,
+                    type,
+                    connection.ops.adapt_datetimefield_value(lately),
                     subject,
                     currency,
                     now,
                 ],
             )
-            given_back, unfinished, moved_today, moved_this_month, *limits = cursor.fetchone()
+            given_back, unfinished, many, since, moved_today, moved_this_month, *limits = cursor.fetchone()
         least, most, day, month_ = (None if sum is None else Money(sum, currency) for sum in limits)
         moved = Moved(
-            Money(int(moved_today), currency), Money(int(moved_this_month), currency), int(given_back), int(unfinished)
+            today=Money(int(moved_today), currency),
+            this_month=Money(int(moved_this_month), currency),
+            given_back=int(given_back),
+            unfinished=int(unfinished),
+            accepted=int(many),
+            accepted_since=utc(since),
         )
         if least is None or most is None:
             return None, moved
