@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from deriv_integration.facade import deriv
-from identity.api import views
+from identity.api import deriv_login
 from identity.facade import deriv_logins
 from identity.models import User
 from identity.tests.clients import FORM, Browser, a_form
@@ -30,6 +30,7 @@ from identity.tests.images import a_photo
 from identity.tests.test_kyc import FIELDS
 from payments.models import ExchangeRate
 from shared_kernel.domain.requests import DerivPlatform
+from shared_kernel.facade import limiter
 from tests.test_limits import DOCUMENT, SOME_ID, operations
 
 pytestmark = pytest.mark.django_db
@@ -50,6 +51,7 @@ GOOD: dict[str, Any] = {
     "email": "somebody@example.com",
     "full_name": "Wanjiku Kamau",
     "device": {"id": "phone-9", "name": "A phone", "platform": "android"},
+    "replace_device": "phone-1",
     "address": {"line1": "Moi Avenue 1", "city": "Nairobi", "postal_code": "00100", "country": "KE"},
     "platform": "ws_v3",
     "token": "a1-0123456789abcdefghij",
@@ -114,15 +116,16 @@ def listener() -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.fixture
-def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Any) -> Browser:
-    """Signed in and stepped up; Deriv is the simulator, today has a rate."""
+def customer(monkeypatch: pytest.MonkeyPatch, adapter_of: Any, limits: Any) -> Browser:
+    """Signed in and stepped up, without rate limits; Deriv is the simulator, today has a rate."""
+    limits(**{name.replace(".", "_"): 10**6 for name in limiter.limits})
     now = timezone.now()
     ExchangeRate.objects.create(
         mid=Decimal("129.5"), margin_bps=40, valid_from=now, valid_until=now + timedelta(days=1), set_by="a",
         approved_by="b",
     )  # fmt: skip
     at_simulator = replace(deriv, platforms={DerivPlatform.WS_V3: adapter_of()})
-    monkeypatch.setattr(views, "deriv_logins", replace(deriv_logins, deriv=at_simulator))
+    monkeypatch.setattr(deriv_login, "deriv_logins", replace(deriv_logins, deriv=at_simulator))
     browser = Browser()
     assert browser.sign_in(a_customer(password=PASSWORD).email).status_code == 200
     browser.steps_up()
