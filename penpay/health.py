@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 OUTBOX_LATE_S = 60  # an event that waits longer than this means that no relay is running
 UNSEALED_LATE_S = 300  # sealing runs each minute: somebody should look, and nothing is amiss for customers yet
 PROBE_TIMEOUT_S = 2
+STRANGERS_WAIT_S = 1
 RIGHTS_HOLD_S = 600  # for so long what the database user may do is not looked at again
 
 
@@ -51,11 +52,10 @@ def ready(request: HttpRequest) -> HttpResponse:
     """200 when database, its user, broker, cache and outbox are fine, else 503; which is not, only for insiders, who
     are also told what is `degraded`: seals that are late, since when, which is never a reason for 503.
     """
-    wrong = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
+    inside = insider(request)
+    wrong = _wrong() if inside else _wrong_lately(int(time.monotonic() // STRANGERS_WAIT_S))
     failing = [name for name, reason in wrong.items() if not isinstance(reason, Degraded)]
-    for name, reason in wrong.items():
-        log.warning("%s: %s: %s", "not ready" if name in failing else "degraded", name, reason)
-    if not insider(request):
+    if not inside:
         body = {"status": "failing" if failing else "ok"}
     else:
         status = "failing" if failing else "degraded" if wrong else "ok"
@@ -94,6 +94,19 @@ class Tables(Collector):
             transactions.add_metric([status], number)
         yield transactions
         yield GaugeMetricFamily("penpay_outbox_parked", "Events parked for a person.", outbox.parked)
+
+
+def _wrong() -> dict[str, str]:
+    wrong = {name: reason for name, check in CHECKS.items() if (reason := _reason(check))}
+    for name, reason in wrong.items():
+        log.warning("%s: %s: %s", "degraded" if isinstance(reason, Degraded) else "not ready", name, reason)
+    return wrong
+
+
+@lru_cache(maxsize=1)
+def _wrong_lately(period: int) -> dict[str, str]:
+    """For strangers, who may ask as often as they like: looked at once a period."""
+    return _wrong()
 
 
 def insider(request: HttpRequest) -> bool:

@@ -52,6 +52,9 @@ TABLE: dict[str, Row] = {
     "deposits.user": Row(12, HOUR, 3, 100),  # each has M-Pesa prompt the customer's phone
     "withdrawal_codes.user": Row(10, HOUR, 3, 60),
     "withdrawals.user": Row(12, HOUR, 3, 100),
+    # audit rows of callbacks that come from elsewhere; those of M-Pesa's addresses are never counted
+    "foreign_callbacks.address": Row(20, HOUR, 5, 1_000),
+    "foreign_callbacks.all": Row(200, HOUR, 20, 10_000),
     # the audit rows that say that one was reached
     "audit.all": Row(100, HOUR, 10, 1_000),
 }

@@ -256,7 +256,9 @@ def test_a_binding_that_waits_for_deriv_meanwhile_binds_nothing(transactional_db
             erasure(AllTies()).erase(EraseSubject(user_id=who.id, why="asked"))
             return SimpleNamespace(account="CR777", currency="USD", full_name=NAME, is_virtual=False)
 
-    command = BindDerivLogin(user_id=who.id, platform=next(iter(DerivPlatform)), token="a-late-token")
+    command = BindDerivLogin(
+        user_id=who.id, session_id=new_id(), platform=next(iter(DerivPlatform)), token="a-late-token"
+    )
     with pytest.raises(UserNotFound):
         replace(deriv_logins, deriv=ErasesMeanwhile()).bind(command)
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from payments.domain.transaction import FINAL
 from payments.facade import TransactionStatus, queries
-from penpay.health import _wide_rights
+from penpay.health import _wide_rights, _wrong_lately
 from shared_kernel.facade import new_id, sealing
 from shared_kernel.models import AuditLog, DomainEvent
 from shared_kernel.tests.users import TWO_USERS, by_owner
@@ -19,6 +19,11 @@ from wallet.facade import verify_ledger
 pytestmark = pytest.mark.django_db
 
 STRANGER = {"REMOTE_ADDR": "41.90.1.1"}
+
+
+@pytest.fixture(autouse=True)
+def _as_if_nobody_had_asked_lately():
+    _wrong_lately.cache_clear()
 
 
 @pytest.fixture
@@ -67,6 +72,22 @@ def test_an_event_that_waits_for_over_a_minute_makes_it_unready(client):
     assert client.get("/health/ready", **STRANGER).status_code == 503
     assert client.get("/health/ready", **STRANGER).json() == {"status": "failing"}
     assert "has waited" in client.get("/health/ready").json()["outbox"]
+
+
+def test_strangers_who_ask_again_and_again_are_told_what_was_seen_a_moment_ago(client, monkeypatch):
+    monkeypatch.setattr("penpay.health.time.monotonic", lambda: 100.0)
+    looks = []
+
+    def look() -> str:
+        looks.append(1)
+        return ""
+
+    monkeypatch.setattr("penpay.health.CHECKS", {"database": look})
+
+    assert [client.get("/health/ready", **STRANGER).status_code for _ in range(20)] == [200] * 20
+    assert len(looks) == 1
+    assert client.get("/health/ready").status_code == 200
+    assert len(looks) == 2
 
 
 def a_row_recorded(ago_s: float) -> None:

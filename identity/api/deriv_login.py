@@ -119,13 +119,17 @@ class DerivLogin(APIView):
         """Binds the account that the token belongs to, by Deriv's word; it takes the place of the one before.
 
         By `code`: the one that was shown after signing in at Deriv, from the session that began it. It is good once.
+        From a device that is new, or just after a change of the phone, another account than before is refused: 403
+        `device_too_new`, with `may_at`.
         """
         body, who = DerivLoginBody.read(request), signed_in(request)
         platform = DerivPlatform(body["platform"])
         if "code" in body:
             bound = deriv_authorizations.complete(who, platform, body["code"])
         else:
-            bound = deriv_logins.bind(BindDerivLogin(user_id=who.id, platform=platform, token=body["token"]))
+            bound = deriv_logins.bind(
+                BindDerivLogin(user_id=who.id, session_id=who.session_id, platform=platform, token=body["token"])
+            )
         answer = {
             "platform": str(bound.platform),
             "account": bound.account,

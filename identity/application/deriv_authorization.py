@@ -102,6 +102,7 @@ class DerivAuthorizations:
         return self.logins.bind(
             BindDerivLogin(
                 user_id=who.id,
+                session_id=who.session_id,
                 platform=platform,
                 token=grant.token,
                 refresh_token=grant.refresh_token,

@@ -24,6 +24,8 @@ class NoticeKind(StrEnum):
     NEW_DEVICE = "new_device"
     REFRESH_REUSED = "refresh_reused"
     DERIV_LOGIN_LOST = "deriv_login_lost"
+    DERIV_LOGIN_BOUND = "deriv_login_bound"
+    DERIV_LOGIN_UNBOUND = "deriv_login_unbound"
 
 
 SAYS = {
@@ -39,6 +41,8 @@ SAYS = {
     NoticeKind.NEW_DEVICE: "Somebody signed in to your PenPay account on a device that is new to it.",
     NoticeKind.REFRESH_REUSED: "A sign-in to your PenPay account was ended, for somebody may have copied its cookies.",
     NoticeKind.DERIV_LOGIN_LOST: "Deriv no longer lets PenPay use your Deriv account. Bind it again in PenPay to pay.",
+    NoticeKind.DERIV_LOGIN_BOUND: "A Deriv account was bound to your PenPay account: what you deposit goes there now.",
+    NoticeKind.DERIV_LOGIN_UNBOUND: "The Deriv account was removed from your PenPay account.",
 }
 """A notice holds nothing that is secret or personal."""
 

@@ -88,6 +88,9 @@ class UserRepository(Protocol):
     def is_device_of(self, identifier: Phone | Email | None, device: UUID, secret_hash: str) -> bool:
         """Whether it is an active device of the customer so named, None: of any; one query, not locked."""
 
+    def has_bound_another(self, id: UserId, platform: DerivPlatform, account: str) -> bool:
+        """Whether the user has, or once had, another Deriv account than this one; not locked."""
+
     def is_taken(self, contact: Phone | Email) -> bool:
         """Whether a phone number or e-mail address is an account's; not locked."""
 

@@ -155,6 +155,10 @@ class DjangoUserRepository:
         known = models.Device.objects.filter(**named, pk=device, secret_hash=secret_hash, revoked_at=None)
         return known.filter(user__is_active=True, user__is_staff=False).exists()
 
+    def has_bound_another(self, id: UserId, platform: DerivPlatform, account: str) -> bool:
+        logins = models.DerivLogin.objects.filter(user_id=id)
+        return logins.exclude(account_index=account_index(platform, account)).exists()
+
     def is_taken(self, contact: Phone | Email) -> bool:
         return models.User.objects.filter(**known_by(contact)).exists()
 

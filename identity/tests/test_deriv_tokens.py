@@ -13,7 +13,7 @@ from identity.tests.signing_in_at_deriv import AtDeriv, asked, begins, comes_bac
 from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.events import DerivTokenWasRefused
 from shared_kernel.infrastructure.persistence import now, unit_of_work
-from shared_kernel.models import AuditLog, DomainEvent
+from shared_kernel.models import AuditLog
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -125,9 +125,8 @@ def test_a_refresh_that_deriv_refuses_loses_the_login_and_the_customer_is_told(a
     assert state_of(amina) == "lost"
     assert row().refresh_token == ""
     assert notes("deriv_login.lost") == ["deriv_grant_refused"]
-    texts = told()
-    assert len(texts) == 1  # the verified phone
-    assert "Bind it again" in texts[0][1]
+    [_, (_, lost)] = told()  # after the notice of the binding; on the verified phone
+    assert "Bind it again" in lost
     at_deriv.tokens.keep_fresh(amina.owner.id)
     assert at_deriv.calls("refresh_token") == 1
 
@@ -260,7 +259,7 @@ def test_a_refused_token_that_nothing_refreshes_is_lost_once(amina, at_deriv, to
 
     assert state_of(amina) == "lost"
     assert notes("deriv_login.lost") == ["refused"]
-    assert DomainEvent.objects.filter(type="NoticeDue").count() == 1
+    assert models.Notice.objects.filter(kind="deriv_login_lost").count() == 1
 
 
 def test_a_refused_token_that_can_be_refreshed_is_refreshed_before_it_is_used_again(amina, at_deriv):

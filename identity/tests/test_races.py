@@ -43,7 +43,7 @@ from identity.tests.test_kyc import submit
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.requests import DerivPlatform
-from shared_kernel.infrastructure.persistence import lock_lost, now
+from shared_kernel.infrastructure.persistence import lock_lost, new_id, now
 
 pytestmark = [
     pytest.mark.usefixtures("everybody_may_try"),
@@ -171,7 +171,8 @@ def test_one_deriv_account_bound_by_four_customers_at_once_is_one_customers(deri
     deriv.holds("a-token", "CR77")
     customers = [a_customer(deriv_account=None) for _ in range(4)]
     commands = [
-        BindDerivLogin(user_id=customer.id, platform=DerivPlatform.WS_V3, token="a-token") for customer in customers
+        BindDerivLogin(user_id=customer.id, session_id=new_id(), platform=DerivPlatform.WS_V3, token="a-token")
+        for customer in customers
     ]
     results = at_once([partial(deriv.logins.bind, command) for command in commands])
     assert sum(isinstance(result, DerivLoginTaken) for result in results) == 3

@@ -283,6 +283,18 @@ def test_an_unknown_token_is_404_stored_and_audited():
     assert models.MpesaCallback.objects.get().verdict == "no_attempt"
 
 
+def test_foreign_addresses_fill_no_audit_log_and_are_told_the_same(limits):
+    limits(foreign_callbacks_address=2, foreign_callbacks_all=3, api_address=1)
+    request = an_accepted_request()
+
+    for address in ("203.0.113.5", "203.0.113.6"):
+        for _ in range(5):
+            assert post(request, a_callback(request), REMOTE_ADDR=address).status_code == 404
+    assert audited("mpesa.callback_refused") == ["foreign_address"] * 3
+    for _ in range(5):  # M-Pesa's own are not counted
+        assert post(request, a_callback(request)).status_code == 200
+
+
 def test_a_foreign_address_is_404_and_audited_even_with_the_right_token():
     request = an_accepted_request()
 

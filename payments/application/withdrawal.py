@@ -486,6 +486,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
         `WithdrawalCodes.request_code` does.
         """
         self.keep_fresh(command.user_id)
+        sent_at = self.clock()  # what was refreshed until now is what goes with the call
         with self.unit_of_work():
             customer = self.users.customer(command.user_id)
             quote = self.quotes.look_at(command.quote_id, command.user_id, self.type, at=command.at)
@@ -500,7 +501,7 @@ class WithdrawalSaga(TransactionSaga[Withdrawal]):
             return self.codes.request_code(login, token, agent, quote.you_send)
         except Unprocessable as refused:
             if refused.code == "deriv_token_refused" and refused.extra.get("reason") != SCOPE_MISSING:
-                self.token_refused(command.user_id, command.at)
+                self.token_refused(command.user_id, sent_at)
             raise
 
     def create(self, command: CreateWithdrawal, answer: Callable[[Withdrawal], str]) -> tuple[str, bool]:

@@ -26,11 +26,17 @@ def client_address(request: HttpRequest) -> str:
     hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if proxies else []
     for candidate in ([hops[-proxies]] if len(hops) >= proxies > 0 else []) + [peer]:
         try:
-            address = ipaddress.ip_address(candidate.strip().partition("%")[0])
+            address = ipaddress.ip_address(_without_port(candidate.strip()).partition("%")[0])
         except ValueError:
             continue
         return str(getattr(address, "ipv4_mapped", None) or address)
     return ""
+
+
+def _without_port(text: str) -> str:
+    """As some balancers write a hop: `1.2.3.4:5555`, `[2001:db8::1]:5555`."""
+    host, _, _ = text.removeprefix("[").partition("]") if text.startswith("[") else text.rpartition(":")
+    return host if text.startswith("[") or text.count(":") == 1 else text
 
 
 class ContextMiddleware:
