@@ -66,13 +66,9 @@ class Registration:
         with self.unit_of_work():
             user = self.users.get(user_id)
             lately = at - max(while_ for _, while_ in MOST)
-            if (
-                user.phone_verified_at is not None
-                or not user.is_open
-                or self.codes.was_sent_since(user_id, Purpose.PROVE_PHONE, lately)
-            ):
+            if user.phone is None or user.phone_verified_at is not None or not user.is_open:
                 return None
-            return self.codes.make(user_id, Purpose.PROVE_PHONE, user.unproven_phone(), at=at)
+            return self.codes.make_once(user_id, Purpose.PROVE_PHONE, user.phone, since=lately, at=at)
 
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.
