@@ -11,6 +11,7 @@ from uuid import UUID
 from identity.application.codes import Codes
 from identity.application.door import Door
 from identity.application.notices import Notices, proven_channels
+from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.contact import Email
 from identity.domain.credentials import SignInBusy, WrongPassword
 from identity.domain.notice import NoticeKind
@@ -49,6 +50,7 @@ class Account:
     clock: Clock
     kept: timedelta  # after the end of the relationship
     door: Door
+    unproven: UnprovenContacts
     is_tied: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
 
     # --- the password -------------------------------------------------------------------------------------------------
@@ -186,8 +188,9 @@ class Account:
     def _ask(self, who: SignedIn, purpose: Purpose, target: Target) -> datetime:
         self.door.may_ask_for_code()
         with self.unit_of_work():
-            self.users.get(who.id).may_change()
-            if self.users.is_taken(target):
+            user = self.users.get(who.id)
+            user.may_change()
+            if target in (user.phone, user.email) or self.users.is_taken(target):
                 raise ContactTaken("this phone number or e-mail address belongs to an account")
             code = self.codes.make(who.id, purpose, target, asker=str(who.session_id), at=self.clock())
         return self.codes.send(code)
@@ -211,9 +214,11 @@ class Account:
             proven = self.codes.submit(who.id, purpose, code, asker=str(who.session_id), at=at)
             match proven:
                 case Phone():
+                    self.unproven.free(proven, to_proof=True, at=at)
                     user.change_phone(proven, at=at)
                     self.changed(user, NoticeKind.PHONE_CHANGED, channels, keep=who)
                 case Email():
+                    self.unproven.free(proven, to_proof=True, at=at)
                     user.change_email(proven, at=at)
                     self.changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
                 case DomainError():

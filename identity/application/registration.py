@@ -6,6 +6,7 @@ from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
 from identity.application.door import Door
+from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import User
@@ -37,6 +38,7 @@ class Registration:
     clock: Clock
     ids: IdSource
     door: Door
+    unproven: UnprovenContacts
 
     def register(self, command: Register) -> UserId:
         """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`, `TooManyRequests`."""
@@ -52,6 +54,7 @@ class Registration:
             at=self.clock(),
         )
         with self.unit_of_work():
+            self.unproven.free(command.phone, command.email, to_proof=False, at=user.created_at)
             self.users.add(user)
         return user.id
 

@@ -24,6 +24,7 @@ class NoticeKind(StrEnum):
     NEW_DEVICE = "new_device"
     REFRESH_REUSED = "refresh_reused"
     DERIV_LOGIN_LOST = "deriv_login_lost"
+    CONTACT_LOST = "contact_lost"
 
 
 SAYS = {
@@ -39,6 +40,7 @@ SAYS = {
     NoticeKind.NEW_DEVICE: "Somebody signed in to your PenPay account on a device that is new to it.",
     NoticeKind.REFRESH_REUSED: "A sign-in to your PenPay account was ended, for somebody may have copied its cookies.",
     NoticeKind.DERIV_LOGIN_LOST: "Deriv no longer lets PenPay use your Deriv account. Bind it again in PenPay to pay.",
+    NoticeKind.CONTACT_LOST: "A number or address of your PenPay account that was never verified is another account's.",
 }
 """A notice holds nothing that is secret or personal."""
 

@@ -88,8 +88,11 @@ class UserRepository(Protocol):
     def is_device_of(self, identifier: Phone | Email | None, device: UUID, secret_hash: str) -> bool:
         """Whether it is an active device of the customer so named, None: of any; one query, not locked."""
 
+    def holder_of(self, contact: Phone | Email) -> UserId | None:
+        """The customer whose phone number or e-mail address it is, closed ones too; not locked."""
+
     def is_taken(self, contact: Phone | Email) -> bool:
-        """Whether a phone number or e-mail address is an account's; not locked."""
+        """Whether it is somebody's who proved it, or staff's; not locked."""
 
 
 class SessionRepository(Protocol):
