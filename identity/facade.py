@@ -25,6 +25,7 @@ from identity.application.registration import Register, Registration
 from identity.application.staff_sign_in import StaffSignIn
 from identity.application.step_up import SecondFactor, StepUp
 from identity.application.totp_removals import TotpRemovals
+from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.particulars import ParticularsReveal
 from identity.domain.ports import CustomerTies, Ties
 from identity.domain.staff_sign_in import SECRET_BYTES, code_of, new_secret, step_at
@@ -62,8 +63,9 @@ accounts = DjangoUserRepository(DjangoOutboxRepository(), audit)
 users = DjangoUserDirectory(clock=now)
 door = Door(limiter, accounts, RandomSecrets(), lambda: current_context().address)
 messages = Messages(sms_sender, email_sender, limiter)
-codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id)
+codes = Codes(DjangoVerificationRepository(), RandomSecrets(), messages, new_id, unit_of_work, now)
 notices = Notices(DjangoNoticeRepository(), messages, unit_of_work, now, new_id)
+unproven = UnprovenContacts(accounts, DjangoSessionRepository(), codes.verifications, notices)
 second_factor = SecondFactor(codes, DjangoTotpRepository(), notices)
 step_up = StepUp(accounts, DjangoSessionRepository(), second_factor, notices, unit_of_work, now, door)
 payout_sessions = PayoutSessions(
@@ -84,6 +86,7 @@ account = Account(
     clock=now,
     kept=KEPT,
     door=door,
+    unproven=unproven,
     is_tied=lambda user: bool(import_string(settings.OPEN_PAYMENTS)(user)),  # it stands above this context
 )
 totp_removals = TotpRemovals(DjangoConsents(models.TotpRemoval, TotpRemoval), account, new_id)
@@ -95,6 +98,7 @@ registration = Registration(
     clock=now,
     ids=new_id,
     door=door,
+    unproven=unproven,
 )
 auth = Auth(
     users=accounts,

@@ -22,7 +22,7 @@ def me(user_id: UUID) -> dict[str, Any] | None:
         return None
     return {
         "id": str(row.id),
-        "phone": f"+{row.phone}",
+        "phone": f"+{row.phone}" if row.phone else "",
         "phone_verified": row.phone_verified_at is not None,
         "email": row.email,
         "email_verified": row.email_verified_at is not None,

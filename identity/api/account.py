@@ -31,7 +31,8 @@ class PasswordReset(APIView):
     def post(self, request: Request) -> Response:
         """Sends a code to the account's verified address, without one to its verified phone: the answer never says.
 
-        By which of them the account is named does not matter.
+        By which of them the account is named does not matter. With the cookie of a device that is known to the account
+        the code is good on that device alone, without one on all others.
         """
         named = identifier(self.ResetBody.read(request)["identifier"])
         account.ask_for_reset(named, request.COOKIES.get(DEVICE_COOKIE, ""))

@@ -129,7 +129,10 @@ class Registrations(APIView):
 
     @extend_schema(request=RegisterBody, responses={201: RegisteredJSON}, operation_id="register")
     def post(self, request: Request) -> Response:
-        """A new account, whose phone is to be verified next."""
+        """A new account, whose phone is to be verified next: what was not verified a day later may be registered again.
+
+        An account that never verified a number or address loses it to this one, after that day.
+        """
         body = self.RegisterBody.read(request)
         user_id = registration.register(Register(**body))
         return Response(RegisteredJSON({"user": queries.me(user_id)}).data, status=201)

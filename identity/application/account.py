@@ -6,12 +6,14 @@ Each change ends the other sessions at once, closes every open code, and is told
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from identity.application.codes import Codes
 from identity.application.door import Door
 from identity.application.notices import Notices, proven_channels
+from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.contact import Email
-from identity.domain.credentials import WrongPassword
+from identity.domain.credentials import SignInBusy, WrongPassword
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
@@ -48,6 +50,7 @@ class Account:
     clock: Clock
     kept: timedelta  # after the end of the relationship
     door: Door
+    unproven: UnprovenContacts
     is_tied: Callable[[UserId], bool]  # joins the unit of work; under the users row's lock nothing new begins
 
     # --- the password -------------------------------------------------------------------------------------------------
@@ -67,10 +70,16 @@ class Account:
         if not may_try:
             self._refused(who.id, "user.password_refused", "too many wrong passwords")
             raise SessionEnded("too many wrong passwords: sign in again")
-        if not self.passwords.matches(old, user.password_hash, known=True):
+        proven = user.password_hash
+        try:
+            is_right = self.passwords.matches(old, proven, known=True)
+            hash = self.passwords.hash(new, known=True) if is_right else ""
+        except SignInBusy:  # nothing was guessed, or it was right
+            self._give_try_back(who)
+            raise
+        if not is_right:
             self._refused(who.id, "user.password_refused", "wrong password")
             raise WrongPassword("this is not your present password")
-        hash, proven = self.passwords.hash(new), user.password_hash
         with self.unit_of_work():
             user = self.users.get(who.id)
             if user.password_hash != proven:  # changed while the hashes were computed
@@ -79,21 +88,31 @@ class Account:
             user.change_password(hash, at=self.clock(), why="by the old password")
             self.changed(user, NoticeKind.PASSWORD_CHANGED, channels, keep=who)
 
+    def _give_try_back(self, who: SignedIn) -> None:
+        with self.unit_of_work():
+            self.users.get(who.id)  # its lock
+            if session := self.sessions.get(who.session_id):
+                session.untry_password()
+                self.sessions.save(session)
+
     def ask_for_reset(self, identifier: Phone | Email | None, device_cookie: str = "") -> None:
         """The code is sent by a worker, so that an answer says nothing, and comes as soon, whoever is asked for.
 
         It goes to the verified address, else to the verified phone, by whichever of them the account was named: new
         devices and step-ups go by the phone, and so neither a stolen SIM nor a stolen mailbox is enough for both.
 
+        A known device's code is good on that device alone, and what strangers ask for, or try, takes nothing from it.
+
         Raises `TooManyRequests`.
         """
-        self.door.may_ask_for_reset(identifier, self.door.known_device(identifier, device_cookie))
+        device = self.door.known_device(identifier, device_cookie)
+        self.door.may_ask_for_reset(identifier, device)
         found = self.users.password_of(identifier) if identifier else None
         at, target = self.clock(), str(found[0]) if found else "unknown"
         with self.unit_of_work():
             self.audit.append([AuditRecord("user.password_reset_asked", "user", target, at)])
             if found:
-                self.outbox.append([PasswordResetAsked(user_id=found[0], occurred_at=at)])
+                self.outbox.append([PasswordResetAsked(user_id=found[0], asker=_asker(device), occurred_at=at)])
 
     def send_reset_codes(self, events: Sequence[Event]) -> None:
         """Follows `PasswordResetAsked`; too many codes, or no verified channel, and nothing is sent."""
@@ -105,14 +124,21 @@ class Account:
         with self.unit_of_work():
             user = self.users.get(event.user_id)
             target = user.proven_email() or user.proven_phone()
-            done = self.codes.was_sent_since(user.id, Purpose.RESET_PASSWORD, event.occurred_at)
-            if target is None or done or not user.is_open:
+            if target is None or not user.is_open:
                 return
             try:
-                code = self.codes.make(user.id, Purpose.RESET_PASSWORD, target, at=self.clock())
+                code = self.codes.make_once(
+                    user.id,
+                    Purpose.RESET_PASSWORD,
+                    target,
+                    asker=event.asker,
+                    since=event.occurred_at,
+                    at=self.clock(),
+                )
             except CodesAskedTooOften:
                 return
-        self.codes.send(code)
+        if code is not None:
+            self.codes.send(code)
 
     def reset_password(
         self, identifier: Phone | Email | None, code: str, password: str, device_cookie: str = ""
@@ -121,8 +147,9 @@ class Account:
         `TooManyRequests`.
         """
         self.passwords.refuse_weak(password, ())
-        self.door.may_reset(identifier, self.door.known_device(identifier, device_cookie))
-        hash = self.passwords.hash(password)
+        device = self.door.known_device(identifier, device_cookie)
+        self.door.may_reset(identifier, device)
+        hash = self.passwords.hash(password, known=device is not None)
         found = self.users.password_of(identifier) if identifier else None
         if found is None:
             self._refused(None, "user.reset_refused", "unknown user")
@@ -131,7 +158,7 @@ class Account:
         with self.unit_of_work():
             user = self.users.get(found[0])
             channels = proven_channels(user)
-            proven = self.codes.submit(user.id, Purpose.RESET_PASSWORD, code, at=at)
+            proven = self.codes.submit(user.id, Purpose.RESET_PASSWORD, code, asker=_asker(device), at=at)
             if proven in channels and user.is_open:
                 self.passwords.refuse_weak(password, user.known_words())
                 user.change_password(hash, at=at, why=f"by a code sent by {Channel.of(proven)}")
@@ -161,8 +188,9 @@ class Account:
     def _ask(self, who: SignedIn, purpose: Purpose, target: Target) -> datetime:
         self.door.may_ask_for_code()
         with self.unit_of_work():
-            self.users.get(who.id).may_change()
-            if self.users.is_taken(target):
+            user = self.users.get(who.id)
+            user.may_change()
+            if target in (user.phone, user.email) or self.users.is_taken(target):
                 raise ContactTaken("this phone number or e-mail address belongs to an account")
             code = self.codes.make(who.id, purpose, target, asker=str(who.session_id), at=self.clock())
         return self.codes.send(code)
@@ -186,9 +214,11 @@ class Account:
             proven = self.codes.submit(who.id, purpose, code, asker=str(who.session_id), at=at)
             match proven:
                 case Phone():
+                    self.unproven.free(proven, to_proof=True, at=at)
                     user.change_phone(proven, at=at)
                     self.changed(user, NoticeKind.PHONE_CHANGED, channels, keep=who)
                 case Email():
+                    self.unproven.free(proven, to_proof=True, at=at)
                     user.change_email(proven, at=at)
                     self.changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
                 case DomainError():
@@ -237,3 +267,8 @@ class Account:
         target = str(user) if user else "unknown"
         with self.unit_of_work():
             self.audit.append([AuditRecord(action, "user", target, self.clock(), why=why)])
+
+
+def _asker(device: UUID | None) -> str:
+    """Who asks for a reset: a device that is known, or a stranger."""
+    return f"device:{device}" if device else ""

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from identity.domain.contact import Email
 from identity.domain.ports import EmailSender, Secrets, SmsSender, TooManyTexts, VerificationRepository
 from identity.domain.verification import (
+    APART,
     CHANNELS,
     MOST,
     TTL,
@@ -19,7 +21,7 @@ from identity.domain.verification import (
 )
 from shared_kernel.domain.errors import DomainError, TooManyRequests
 from shared_kernel.domain.identifiers import Phone, UserId
-from shared_kernel.domain.ports import IdSource
+from shared_kernel.domain.ports import Clock, IdSource, UnitOfWork
 from shared_kernel.domain.rate_limits import Counter, Limiter
 
 FOR = {
@@ -38,6 +40,7 @@ FOR = {
 class CodeToSend:
     """A code that was stored, and is not sent yet."""
 
+    id: UUID
     target: Target
     text: str = field(repr=False)
     expires_at: datetime
@@ -72,12 +75,16 @@ class Codes:
     secrets: Secrets
     messages: Messages
     ids: IdSource
+    unit_of_work: UnitOfWork
+    clock: Clock
 
     def make(self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", at: datetime) -> CodeToSend:
         """A new code; it closes the one before. `asker` is what alone can use it. Raises `CodesAskedTooOften`."""
         assert Channel.of(target) in CHANNELS[purpose], f"{purpose} is looked for elsewhere"
-        refuse_too_many(self.verifications.sent_since(user, purpose, at - max(while_ for _, while_ in MOST)), at=at)
-        if before := self.verifications.open_one(user, purpose):
+        lane = _lane(purpose, asker)
+        longest = max(while_ for _, while_ in MOST)
+        refuse_too_many(self.verifications.made_since(user, purpose, lane, at - longest), at=at)
+        if before := self.verifications.open_one(user, purpose, lane):
             before.is_open = False
             self.verifications.save(before)
         id, code = self.ids(), self.secrets.code()
@@ -87,6 +94,7 @@ class Codes:
                 user_id=user,
                 purpose=purpose,
                 target=target,
+                asker=lane,
                 code_hash=self.secrets.code_fingerprint(id, bound(purpose, target, asker), code),
                 created_at=at,
                 expires_at=at + TTL,
@@ -94,28 +102,45 @@ class Codes:
         )
         minutes = int(TTL.total_seconds() // 60)
         text = f"PenPay code: {code}. {FOR[purpose]} Good for {minutes} minutes. Never tell it to anybody."
-        return CodeToSend(target, text, at + TTL)
+        return CodeToSend(id, target, text, at + TTL)
 
-    def was_sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> bool:
-        """Whether a code of this purpose was made after that moment."""
-        return bool(self.verifications.sent_since(user, purpose, since))
+    def make_once(
+        self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", since: datetime, at: datetime
+    ) -> CodeToSend | None:
+        """For a worker that may come again: None where a code went out that was made after `since`.
+
+        One that did not, because the provider was away or we stopped in between, makes way, and is not counted.
+        Raises `CodesAskedTooOften`.
+        """
+        lane = _lane(purpose, asker)
+        if self.verifications.was_sent_since(user, purpose, lane, since):
+            return None
+        self.verifications.forget_unsent(user, purpose, lane)
+        return self.make(user, purpose, target, asker=asker, at=at)
 
     def send(self, code: CodeToSend) -> datetime:
         """After the commit: until when it is good. Raises `SmsUnavailable`, `EmailUnavailable`."""
         self.messages.send(code.target, "Your PenPay code", code.text)
+        with self.unit_of_work():
+            self.verifications.sent(code.id, code.target, at=self.clock())
         return code.expires_at
 
     def submit(
         self, user: UserId, purpose: Purpose, code: str, *, asker: str = "", at: datetime
     ) -> Target | DomainError:
         """What the code proves, or the refusal as a value: the try is to be committed all the same."""
-        verification = self.verifications.open_one(user, purpose)
+        verification = self.verifications.open_one(user, purpose, _lane(purpose, asker))
         if verification is None:
             return NoOpenCode("no code is open: ask for a new one")
         given = self.secrets.code_fingerprint(verification.id, bound(purpose, verification.target, asker), code)
         refusal = verification.submit(self.secrets.same(given, verification.code_hash), at=at)
         self.verifications.save(verification)
         return refusal or verification.target
+
+
+def _lane(purpose: Purpose, asker: str) -> str:
+    """Whose codes count together."""
+    return asker if purpose in APART else ""
 
 
 def bound(purpose: Purpose, target: Target, asker: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from identity.application.codes import Codes, CodeToSend
 from identity.application.door import Door
+from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import User
@@ -37,6 +38,7 @@ class Registration:
     clock: Clock
     ids: IdSource
     door: Door
+    unproven: UnprovenContacts
 
     def register(self, command: Register) -> UserId:
         """Raises `AlreadyRegistered`, `WeakPassword`, `InvalidName`, `SignInBusy`, `TooManyRequests`."""
@@ -52,6 +54,7 @@ class Registration:
             at=self.clock(),
         )
         with self.unit_of_work():
+            self.unproven.free(command.phone, command.email, to_proof=False, at=user.created_at)
             self.users.add(user)
         return user.id
 
@@ -66,13 +69,9 @@ class Registration:
         with self.unit_of_work():
             user = self.users.get(user_id)
             lately = at - max(while_ for _, while_ in MOST)
-            if (
-                user.phone_verified_at is not None
-                or not user.is_open
-                or self.codes.was_sent_since(user_id, Purpose.PROVE_PHONE, lately)
-            ):
+            if user.phone is None or user.phone_verified_at is not None or not user.is_open:
                 return None
-            return self.codes.make(user_id, Purpose.PROVE_PHONE, user.unproven_phone(), at=at)
+            return self.codes.make_once(user_id, Purpose.PROVE_PHONE, user.phone, since=lately, at=at)
 
     def send_phone_code(self, user_id: UserId) -> datetime:
         """A new code to the customer's phone; it closes the one before. Until when it is good.

@@ -26,6 +26,7 @@ class NoticeKind(StrEnum):
     DERIV_LOGIN_LOST = "deriv_login_lost"
     DERIV_LOGIN_BOUND = "deriv_login_bound"
     DERIV_LOGIN_UNBOUND = "deriv_login_unbound"
+    CONTACT_LOST = "contact_lost"
 
 
 SAYS = {
@@ -43,6 +44,7 @@ SAYS = {
     NoticeKind.DERIV_LOGIN_LOST: "Deriv no longer lets PenPay use your Deriv account. Bind it again in PenPay to pay.",
     NoticeKind.DERIV_LOGIN_BOUND: "A Deriv account was bound to your PenPay account: what you deposit goes there now.",
     NoticeKind.DERIV_LOGIN_UNBOUND: "The Deriv account was removed from your PenPay account.",
+    NoticeKind.CONTACT_LOST: "A number or address of your PenPay account that was never verified is another account's.",
 }
 """A notice holds nothing that is secret or personal."""
 

@@ -91,8 +91,11 @@ class UserRepository(Protocol):
     def has_bound_another(self, id: UserId, platform: DerivPlatform, account: str) -> bool:
         """Whether the user has, or once had, another Deriv account than this one; not locked."""
 
+    def holder_of(self, contact: Phone | Email) -> UserId | None:
+        """The customer whose phone number or e-mail address it is, closed ones too; not locked."""
+
     def is_taken(self, contact: Phone | Email) -> bool:
-        """Whether a phone number or e-mail address is an account's; not locked."""
+        """Whether it is somebody's who proved it, or staff's; not locked."""
 
 
 class SessionRepository(Protocol):
@@ -126,11 +129,20 @@ class SessionRepository(Protocol):
 class VerificationRepository(Protocol):
     """`user_phone_verification` and `user_email_verification`, under the lock of the users row."""
 
-    def open_one(self, user: UserId, purpose: Purpose) -> OneTimeCode | None:
-        """The one that is open."""
+    def open_one(self, user: UserId, purpose: Purpose, asker: str) -> OneTimeCode | None:
+        """The one that is open; `asker` is empty but where askers are `APART`, here and below."""
 
-    def sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> Sequence[datetime]:
-        """When codes of this purpose were sent."""
+    def made_since(self, user: UserId, purpose: Purpose, asker: str, since: datetime) -> Sequence[datetime]:
+        """When codes of this purpose were made."""
+
+    def was_sent_since(self, user: UserId, purpose: Purpose, asker: str, since: datetime) -> bool:
+        """Whether one that was made since then has gone out."""
+
+    def forget_unsent(self, user: UserId, purpose: Purpose, asker: str) -> None:
+        """As if those had never been made of which nobody knows that they went out."""
+
+    def sent(self, id: UUID, target: Phone | Email, *, at: datetime) -> None:
+        """It has gone out. Needs no lock."""
 
     def save(self, code: OneTimeCode) -> None:
         """Stores it."""
@@ -273,8 +285,8 @@ class PersonalRecords(Protocol):
 class Passwords(Protocol):
     """Slow hashing, a few at a time."""
 
-    def hash(self, password: str) -> str:
-        """Raises `SignInBusy`."""
+    def hash(self, password: str, *, known: bool = False) -> str:
+        """Raises `SignInBusy`. `known` as in `matches`."""
 
     def matches(self, password: str, encoded: str | None, *, known: bool = False) -> bool:
         """False for None, after as long as it takes for a hash. Raises `SignInBusy`.

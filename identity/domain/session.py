@@ -123,6 +123,10 @@ class Session:
             self.end(at=at, by="password_guessed")
         return self.ended_at is None
 
+    def untry_password(self) -> None:
+        """The try that was counted could not be looked at."""
+        self.password_tries = max(self.password_tries - 1, 0)
+
     def end(self, *, at: datetime, by: str) -> None:
         """Its access and refresh tokens stop at once; ending twice has no effect."""
         if self.ended_at is None:

@@ -1,7 +1,7 @@
 """The User aggregate: who a customer is, their devices, their standing and their Deriv login; and what can be wrong."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from identity.domain.contact import Address, Email, full_name
@@ -15,6 +15,7 @@ from shared_kernel.domain.ports import AuditRecord
 from shared_kernel.domain.requests import DerivPlatform
 
 UNUSABLE = "!"  # a password's hash that no password has
+UNPROVEN_KEPT = timedelta(days=1)  # how long nobody else may register with a contact that was not proven
 DERIV_CURRENCY = "USD"  # what PenPay pays out at Deriv
 
 
@@ -153,7 +154,9 @@ class User(Aggregate):
 
     def unproven_phone(self) -> Phone:
         """The one to prove. Raises `PhoneAlreadyVerified` when there is nothing to prove."""
-        if self.phone is None or self.phone_verified_at is not None:
+        if self.phone is None:
+            raise PhoneAlreadyVerified("there is no phone number to verify: give one by POST me/phone")
+        if self.phone_verified_at is not None:
             raise PhoneAlreadyVerified("the phone number is verified already")
         return self.phone
 
@@ -169,7 +172,9 @@ class User(Aggregate):
 
     def unproven_email(self) -> Email:
         """The one to prove. Raises `EmailAlreadyVerified` when there is nothing to prove."""
-        if self.email is None or self.email_verified_at is not None:
+        if self.email is None:
+            raise EmailAlreadyVerified("there is no e-mail address to verify: give one by POST me/email")
+        if self.email_verified_at is not None:
             raise EmailAlreadyVerified("the e-mail address is verified already")
         return self.email
 
@@ -209,6 +214,30 @@ class User(Aggregate):
         self.may_change()
         self.email, self.email_verified_at, self.contacts_changed = email, at, True
         self.note("user.email_changed", at=at)
+
+    def may_lose(self, contact: Phone | Email, *, to_proof: bool, at: datetime) -> bool:
+        """Whether somebody else may have this contact, which was never proven: who proved it (`to_proof`) at once, who
+        registers with it once the time to prove it is over. Not what an account under review holds, nor one that proved
+        nothing and of which more is known all the same.
+        """
+        unproven = [None if self.proven_phone() else self.phone, None if self.proven_email() else self.email]
+        nothing_proven = self.proven_phone() is None and self.proven_email() is None
+        more_is_known = self.kyc.status is not KycStatus.NONE or self.deriv_login is not None
+        if contact not in unproven or self.frozen_at is not None or (nothing_proven and more_is_known):
+            return False
+        return to_proof or at >= self.created_at + UNPROVEN_KEPT
+
+    def lose(self, contact: Phone | Email, *, at: datetime, why: str) -> None:
+        """What `may_lose` allows. An account that is left with no contact has ended, and nothing of it is kept."""
+        if contact == self.phone:
+            self.phone = None
+        else:
+            self.email = None
+        self.contacts_changed = True
+        self.note("user.contact_lost", at=at, why=why, channel="phone" if isinstance(contact, Phone) else "email")
+        if self.phone is None and self.email is None and self.is_active:
+            self.close(keep_until=at, at=at)
+            self.end_all_sessions(at=at, why="no contact is left")
 
     def change_password(self, password_hash: str, *, at: datetime, why: str) -> None:
         """`why` says by what right. Raises what `may_change` does."""

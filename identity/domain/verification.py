@@ -17,7 +17,7 @@ from shared_kernel.domain.identifiers import Phone, UserId
 
 TTL = timedelta(minutes=5)
 TRIES = 5
-MOST = ((3, timedelta(minutes=10)), (10, timedelta(days=1)))  # codes of one purpose in a while
+MOST = ((3, timedelta(minutes=10)), (10, timedelta(days=1)))  # codes of a purpose (and asker: `APART`) in a while
 
 Target: TypeAlias = Phone | Email
 
@@ -32,6 +32,12 @@ class Purpose(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - no password
     STEP_UP = "step_up"
     NEW_DEVICE = "new_device"
+
+
+APART = frozenset({Purpose.RESET_PASSWORD})
+"""Purposes that anybody may ask for: each asker has an open code, tries and `MOST` of its own, for else strangers would
+use up those of a device that is known.
+"""
 
 
 class Channel(StrEnum):
@@ -78,6 +84,7 @@ class OneTimeCode:
     user_id: UserId
     purpose: Purpose
     target: Target
+    asker: str = ""  # where the askers of a purpose are `APART`
     code_hash: str = field(repr=False)
     created_at: datetime
     expires_at: datetime

@@ -1,10 +1,12 @@
 """What proves and protects a customer's contacts: one-time codes, authenticators, and notices of changes."""
 
 from base64 import b32decode, b32encode
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from django.db.models import QuerySet
 
 from identity import models
 from identity.domain.contact import Email
@@ -23,21 +25,29 @@ VERIFICATION_TABLES: dict[Channel, type[models.PhoneVerification] | type[models.
 class DjangoVerificationRepository:
     """`user_phone_verification` and `user_email_verification`: a code is in the table of its channel."""
 
-    def open_one(self, user: UserId, purpose: Purpose) -> OneTimeCode | None:
-        for channel in CHANNELS[purpose]:
-            row = VERIFICATION_TABLES[channel]._default_manager.filter(user_id=user, purpose=purpose, open=True).first()
+    def open_one(self, user: UserId, purpose: Purpose, asker: str) -> OneTimeCode | None:
+        for rows in _codes(user, purpose, asker):
+            row = rows.filter(open=True).first()
             if row is not None:
                 return code_to_domain(row)
         return None
 
-    def sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> Sequence[datetime]:
-        sent: list[datetime] = []
-        for channel in CHANNELS[purpose]:
-            rows = VERIFICATION_TABLES[channel]._default_manager.filter(
-                user_id=user, purpose=purpose, created_at__gt=since
-            )
-            sent += rows.values_list("created_at", flat=True)
-        return sent
+    def made_since(self, user: UserId, purpose: Purpose, asker: str, since: datetime) -> Sequence[datetime]:
+        made: list[datetime] = []
+        for rows in _codes(user, purpose, asker):
+            made += rows.filter(created_at__gt=since).values_list("created_at", flat=True)
+        return made
+
+    def was_sent_since(self, user: UserId, purpose: Purpose, asker: str, since: datetime) -> bool:
+        made = [rows.filter(created_at__gt=since) for rows in _codes(user, purpose, asker)]
+        return any(rows.filter(sent_at__isnull=False).exists() for rows in made)
+
+    def forget_unsent(self, user: UserId, purpose: Purpose, asker: str) -> None:
+        for rows in _codes(user, purpose, asker):
+            rows.filter(sent_at=None).delete()
+
+    def sent(self, id: UUID, target: Target, *, at: datetime) -> None:
+        VERIFICATION_TABLES[Channel.of(target)]._default_manager.filter(pk=id).update(sent_at=at)
 
     def close_all(self, user: UserId) -> None:
         for table in VERIFICATION_TABLES.values():
@@ -52,6 +62,13 @@ class DjangoVerificationRepository:
             table(id=code.id, **target, **columns).save(force_insert=True)
 
 
+def _codes(
+    user: UserId, purpose: Purpose, asker: str
+) -> Iterator[QuerySet[models.PhoneVerification] | QuerySet[models.EmailVerification]]:
+    for channel in CHANNELS[purpose]:
+        yield VERIFICATION_TABLES[channel]._default_manager.filter(user_id=user, purpose=purpose, asker=asker)
+
+
 def code_to_domain(row: models.PhoneVerification | models.EmailVerification) -> OneTimeCode:
     target = Phone(row.phone) if isinstance(row, models.PhoneVerification) else Email(row.email)
     columns = {name: getattr(row, name) for name in VERIFICATION_COLUMNS}
@@ -61,6 +78,7 @@ def code_to_domain(row: models.PhoneVerification | models.EmailVerification) -> 
 VERIFICATION_COLUMNS = (
     "user_id",
     "purpose",
+    "asker",
     "code_hash",
     "created_at",
     "expires_at",

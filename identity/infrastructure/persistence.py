@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Model
+from django.db.models import Model, Q
 
 from identity import models
 from identity.domain.contact import Address, Email
@@ -133,11 +133,11 @@ class DjangoUserRepository:
         """Phone and e-mail, if they are not what is stored; the row is locked."""
         row = models.User.objects.only("id", "phone_index", "email_index").get(pk=user.id)
         changed = []
-        if user.phone is not None and row.phone_index != (index := phone_index(user.phone)):
-            row.phone, row.phone_index = user.phone.number, index
+        if row.phone_index != (index := phone_index(user.phone) if user.phone else None):
+            row.phone, row.phone_index = user.phone.number if user.phone else "", index
             changed += ["phone", "phone_index"]
-        if user.email is not None and row.email_index != (index := email_index(user.email)):
-            row.email, row.email_index = user.email.address, index
+        if row.email_index != (index := email_index(user.email) if user.email else None):
+            row.email, row.email_index = user.email.address if user.email else "", index
             changed += ["email", "email_index"]
         if changed:
             try:
@@ -159,8 +159,15 @@ class DjangoUserRepository:
         logins = models.DerivLogin.objects.filter(user_id=id)
         return logins.exclude(account_index=account_index(platform, account)).exists()
 
+    def holder_of(self, contact: Phone | Email) -> UserId | None:
+        customers = models.User.objects.filter(**known_by(contact), is_staff=False)
+        id = customers.values_list("id", flat=True).first()
+        return None if id is None else UserId(id)
+
     def is_taken(self, contact: Phone | Email) -> bool:
-        return models.User.objects.filter(**known_by(contact)).exists()
+        verified = "phone_verified_at" if isinstance(contact, Phone) else "email_verified_at"
+        proven = Q(**{f"{verified}__isnull": False}) | Q(is_staff=True)
+        return models.User.objects.filter(proven, **known_by(contact)).exists()
 
     def _tell(self, user: User) -> None:
         self.outbox.append(user.pull_events())

@@ -80,6 +80,15 @@ _known: ContextVar[bool] = ContextVar("penpay_known_to_hash", default=False)
 
 
 @contextmanager
+def _as_known(known: bool) -> Iterator[None]:
+    token = _known.set(known)  # Django's hashers stand between here and the turn
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+@contextmanager
 def _a_turn() -> Iterator[None]:
     with turns.turn(known=_known.get()):
         yield
@@ -112,15 +121,13 @@ def _nobodys_hash() -> str:
 class Argon2Passwords:
     """`Passwords` by Django's hashers."""
 
-    def hash(self, password: str) -> str:
-        return make_password(password)
+    def hash(self, password: str, *, known: bool = False) -> str:
+        with _as_known(known):
+            return make_password(password)
 
     def matches(self, password: str, encoded: str | None, *, known: bool = False) -> bool:
-        token = _known.set(known)  # Django's hashers stand between here and the turn
-        try:
+        with _as_known(known):
             right = bool(check_password(password, _nobodys_hash() if encoded is None else encoded))
-        finally:
-            _known.reset(token)
         return right and encoded is not None  # an unknown user takes as long as a known one
 
     def refuse_weak(self, password: str, known: Collection[str]) -> None:

@@ -168,13 +168,17 @@ class Compliance(models.Model):
 class Verification(models.Model):
     """A one-time code that was sent to the `user`: an HMAC, open for one use until `expires_at` or too many tries.
 
-    `open` is true or NULL, so that the unique constraint admits one open code for each customer and purpose.
+    `open` is true or NULL, so that the unique constraint admits one open code for each customer, purpose and asker.
+    `asker` says who asked for a reset: `device:<id>` of a device that is known, empty for strangers; it is empty
+    for all other purposes.
     """
 
     id = UuidField(primary_key=True, default=new_id, editable=False)
     purpose = models.CharField(max_length=32)
+    asker = models.CharField(max_length=64, blank=True, default="", db_default="")
     code_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)  # NULL: nobody knows that it went out
     expires_at = models.DateTimeField()
     attempts = models.PositiveSmallIntegerField(default=0)
     consumed_at = models.DateTimeField(null=True)
@@ -197,7 +201,7 @@ class PhoneVerification(Verification):
         db_table = "user_phone_verification"
         indexes = [models.Index(fields=["user", "created_at"], name="phone_verification_recent")]
         constraints = [
-            models.UniqueConstraint(fields=["user", "purpose", "open"], name="phone_verification_one_open"),
+            models.UniqueConstraint(fields=["user", "purpose", "asker", "open"], name="phone_verification_one_open"),
             models.CheckConstraint(name="phone_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
         ]
 
@@ -212,7 +216,7 @@ class EmailVerification(Verification):
         db_table = "user_email_verification"
         indexes = [models.Index(fields=["user", "created_at"], name="email_verification_recent")]
         constraints = [
-            models.UniqueConstraint(fields=["user", "purpose", "open"], name="email_verification_one_open"),
+            models.UniqueConstraint(fields=["user", "purpose", "asker", "open"], name="email_verification_one_open"),
             models.CheckConstraint(name="email_verification_open", condition=models.Q(open=True) | models.Q(open=None)),
         ]
 

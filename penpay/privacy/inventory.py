@@ -70,13 +70,13 @@ INVENTORY: dict[str, Entry] = {
     "identity.PhoneVerification": Personal(
         why="proving that the number is the customer's", kept="one_time_codes", of=(MINE,),
         data=kinds(K.CONTACT, "phone") | kinds(K.SECRET, "code_hash")
-        | kinds(K.CONDUCT, "purpose", "created_at", "expires_at", "attempts", "consumed_at"),
+        | kinds(K.CONDUCT, "purpose", "asker", "created_at", "sent_at", "expires_at", "attempts", "consumed_at"),
         other=("id", "user", "open"),
     ),
     "identity.EmailVerification": Personal(
         why="proving that the address is the customer's", kept="email_codes", of=(MINE,),
         data=kinds(K.CONTACT, "email") | kinds(K.SECRET, "code_hash")
-        | kinds(K.CONDUCT, "purpose", "created_at", "expires_at", "attempts", "consumed_at"),
+        | kinds(K.CONDUCT, "purpose", "asker", "created_at", "sent_at", "expires_at", "attempts", "consumed_at"),
         other=("id", "user", "open"),
     ),
     "identity.TotpFactor": Personal(

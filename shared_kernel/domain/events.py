@@ -110,10 +110,11 @@ class UserRegistered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PasswordResetAsked(Event):
-    """Somebody asked for a code to set a customer's password anew."""
+    """Somebody asked for a code to set a customer's password anew: `device:<id>` of theirs, or a stranger."""
 
     aggregate = "user_id"
     user_id: UserId
+    asker: str = ""  # a stranger, or an event of before it was told
 
 
 @dataclass(frozen=True, kw_only=True)
