@@ -16,7 +16,7 @@ from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
 from identity.domain.user import AccountInUse, ContactTaken, User, UserNotFound
-from identity.domain.verification import Channel, CodesAskedTooOften, Purpose, Target
+from identity.domain.verification import Channel, CodesAskedTooOften, NoOpenCode, Purpose, Target
 from shared_kernel.domain.errors import DomainError, Unprocessable
 from shared_kernel.domain.events import Event, PasswordResetAsked
 from shared_kernel.domain.identifiers import Phone, UserId
@@ -159,7 +159,7 @@ class Account:
         return self._ask(who, Purpose.NEW_EMAIL, email)
 
     def _ask(self, who: SignedIn, purpose: Purpose, target: Target) -> datetime:
-        self.door.may_ask_for_code()
+        self.door.may_ask_for_code(who.id)
         with self.unit_of_work():
             self.users.get(who.id).may_change()
             if self.users.is_taken(target):
@@ -191,7 +191,7 @@ class Account:
                 case Email():
                     user.change_email(proven, at=at)
                     self.changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
-                case DomainError():
+                case DomainError() if not isinstance(proven, NoOpenCode):
                     user.note(f"user.{purpose}_refused", at=at, why=proven.code)
                     self.users.save(user)
         if isinstance(proven, DomainError):

@@ -3,9 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from identity.domain.contact import Email
-from identity.domain.ports import EmailSender, Secrets, SmsSender, TooManyTexts, VerificationRepository
+from identity.domain.ports import (
+    EmailSender,
+    Secrets,
+    SmsSender,
+    TooManyMails,
+    TooManyTexts,
+    VerificationRepository,
+)
 from identity.domain.verification import (
     CHANNELS,
     MOST,
@@ -34,10 +42,22 @@ FOR = {
 """What a message says that its code is for, so that nobody can have it asked for under another pretext."""
 
 
+class Cause(StrEnum):
+    """Who can have a message sent. Each has ceilings of its own, so that a flood of one stops none of the others."""
+
+    ANYBODY = "anybody"  # a stranger who knows a password or an identifier, or names any phone or address as theirs
+    SESSION = "session"  # a session, to what its customer has proven
+    NOTICE = "notice"  # a change that was made
+
+
+CAUSES = dict.fromkeys(Purpose, Cause.ANYBODY) | {Purpose.STEP_UP: Cause.SESSION}
+
+
 @dataclass(frozen=True)
 class CodeToSend:
     """A code that was stored, and is not sent yet."""
 
+    cause: Cause
     target: Target
     text: str = field(repr=False)
     expires_at: datetime
@@ -51,17 +71,26 @@ class Messages:
     email: Callable[[], EmailSender]
     limiter: Limiter
 
-    def send(self, target: Target, subject: str, text: str) -> None:
-        """`subject` is for e-mail. Raises `SmsUnavailable` (`TooManyTexts`), `EmailUnavailable`."""
-        if isinstance(target, Phone):
-            phone = target.number
-            try:  # whatever they are for, and whoever asked for them
-                self.limiter.take(Counter("sms.phone", phone), Counter("sms.phone_day", phone), Counter("sms.all"))
-            except TooManyRequests as full:
+    def send(self, cause: Cause, target: Target, subject: str, text: str) -> None:
+        """`subject` is for e-mail. Raises `SmsUnavailable` (`TooManyTexts`), `EmailUnavailable` (`TooManyMails`)."""
+        try:
+            self.limiter.take(*ceilings(cause, target))
+        except TooManyRequests as full:
+            if isinstance(target, Phone):
                 raise TooManyTexts("too many texts were sent: wait, then try again", **full.extra) from None
+            raise TooManyMails("too many e-mails were sent: wait, then try again", **full.extra) from None
+        if isinstance(target, Phone):
             self.sms().send(target, text)
         else:
             self.email().send(target, subject, text)
+
+
+def ceilings(cause: Cause, target: Target) -> list[Counter]:
+    """The counters of one message."""
+    if isinstance(target, Phone):
+        own = [Counter(f"sms_{cause}.{name}", target.number) for name in ("phone", "phone_day")]
+        return [*own, Counter(f"sms_{cause}.all")]
+    return [Counter(f"mail_{cause}.address", target.address), Counter(f"mail_{cause}.all")]
 
 
 @dataclass(frozen=True)
@@ -94,7 +123,7 @@ class Codes:
         )
         minutes = int(TTL.total_seconds() // 60)
         text = f"PenPay code: {code}. {FOR[purpose]} Good for {minutes} minutes. Never tell it to anybody."
-        return CodeToSend(target, text, at + TTL)
+        return CodeToSend(CAUSES[purpose], target, text, at + TTL)
 
     def was_sent_since(self, user: UserId, purpose: Purpose, since: datetime) -> bool:
         """Whether a code of this purpose was made after that moment."""
@@ -102,7 +131,7 @@ class Codes:
 
     def send(self, code: CodeToSend) -> datetime:
         """After the commit: until when it is good. Raises `SmsUnavailable`, `EmailUnavailable`."""
-        self.messages.send(code.target, "Your PenPay code", code.text)
+        self.messages.send(code.cause, code.target, "Your PenPay code", code.text)
         return code.expires_at
 
     def submit(
