@@ -15,7 +15,7 @@ from mpesa_integration.domain.callback import CallbackKind
 from mpesa_integration.facade import Received, callbacks
 from shared_kernel.api.context import client_address, identify
 from shared_kernel.domain.errors import TooManyRequests
-from shared_kernel.domain.rate_limits import Counter, network_of
+from shared_kernel.domain.rate_limits import Counter, counters_of_address
 from shared_kernel.facade import limiter, lock_lost, now
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _callback(request: HttpRequest, kind: str, token: str) -> HttpResponse:
 def _is_news(peer: str) -> bool:
     """Strangers can't fill the audit log: beyond the limit they are told the same, and nobody writes it down."""
     try:
-        limiter.take(Counter("foreign_callbacks.address", network_of(peer)), Counter("foreign_callbacks.all"))
+        limiter.take(*counters_of_address("foreign_callbacks.address", peer), Counter("foreign_callbacks.all"))
     except TooManyRequests:
         return False
     return True

@@ -21,15 +21,18 @@ class Row(NamedTuple):
 
 
 TABLE: dict[str, Row] = {
-    # every request to the API: by the user of a token that we signed, else by address
-    "api.user": Row(300, MINUTE, 60, 3_000),
+    # every request to the API: by the session of a token that we signed, else by address
+    "api.session": Row(300, MINUTE, 60, 3_000),
     "api.address": Row(300, MINUTE, 60, 6_000),
     "api.device": Row(60, MINUTE, 20, 600),  # a known one, where its address is full
-    "api.address_signed_in": Row(6_000, MINUTE, 300, 60_000),  # a carrier has thousands of customers behind one
+    "api.address_unknown": Row(1_200, MINUTE, 300, 12_000),  # cookies of devices that are none, where it is full
+    "api.address_signed_in": Row(6_000, MINUTE, 300, 60_000),  # beyond it only sessions that are seen to live go on
     # passwords
     "login.identifier": Row(5, 15 * MINUTE, 3, 10),
     "login.identifier_day": Row(20, DAY, 10, 100),
+    "login.identifier_all": Row(30, 15 * MINUTE, 10, 100),  # with the right passwords, for each is hashed
     "login.device": Row(5, 15 * MINUTE, 3, 10),
+    "login.device_all": Row(30, 15 * MINUTE, 10, 100),
     "login.address": Row(60, 15 * MINUTE, 10, 1_000),
     "login.all": Row(25, 5, 5, 500),  # a short while, so that a flood has no minute's worth of hashes at once
     "reset.identifier": Row(5, HOUR, 2, 20),
@@ -43,10 +46,24 @@ TABLE: dict[str, Row] = {
     # accounts, and what costs a message
     "registration.address": Row(10, HOUR, 3, 200),
     "registration.all": Row(600, HOUR, 30, 10_000),
-    "codes.address": Row(60, HOUR, 10, 1_000),
-    "sms.phone": Row(10, HOUR, 5, 30),
-    "sms.phone_day": Row(30, DAY, 10, 100),
-    "sms.all": Row(2_000, HOUR, 100, 100_000),
+    "codes.user": Row(20, HOUR, 5, 60),
+    # what anybody can have sent, what a session can to its customer's proven phone or address, and notices
+    "sms_anybody.phone": Row(10, HOUR, 5, 30),
+    "sms_anybody.phone_day": Row(30, DAY, 10, 100),
+    "sms_anybody.all": Row(2_000, HOUR, 100, 100_000),
+    "sms_session.phone": Row(10, HOUR, 5, 30),
+    "sms_session.phone_day": Row(30, DAY, 10, 100),
+    "sms_session.all": Row(2_000, HOUR, 100, 100_000),
+    "sms_notice.phone": Row(10, HOUR, 5, 30),
+    "sms_notice.phone_day": Row(30, DAY, 10, 100),
+    "sms_notice.all": Row(2_000, HOUR, 100, 100_000),
+    "mail_anybody.address": Row(10, HOUR, 5, 30),
+    "mail_anybody.all": Row(5_000, HOUR, 100, 100_000),
+    "mail_session.address": Row(10, HOUR, 5, 30),
+    "mail_session.all": Row(5_000, HOUR, 100, 100_000),
+    "mail_notice.address": Row(10, HOUR, 5, 30),
+    "mail_notice.all": Row(5_000, HOUR, 100, 100_000),
+    "deriv_logins.user": Row(10, HOUR, 5, 60),  # signing in there, and each token or code that is shown, asks Deriv
     # money
     "quotes.user": Row(120, 10 * MINUTE, 20, 1_200),
     "deposits.user": Row(12, HOUR, 3, 100),  # each has M-Pesa prompt the customer's phone

@@ -5,24 +5,28 @@ from pathlib import Path
 
 import pytest
 
+from identity.application.codes import Cause, ceilings
+from identity.domain.contact import Email
 from penpay.rate_limits import TABLE, rate_limits
+from shared_kernel.domain.identifiers import Phone
 from shared_kernel.domain.rate_limits import RateLimit
 
 ROOT = Path(__file__).parents[1]
+MESSAGES = Phone("254712345678"), Email("amina@example.org")
 
 
 def test_a_change_is_of_one_limit_and_leaves_the_rest():
-    changed = rate_limits("quotes.user=21, sms.all=100", bounded=True)
+    changed = rate_limits("quotes.user=21, sms_session.all=100", bounded=True)
 
     assert changed["quotes.user"] == RateLimit(21, 600)
-    assert {name for name, one in changed.items() if one.most != TABLE[name].most} == {"quotes.user", "sms.all"}
+    assert {name for name, one in changed.items() if one.most != TABLE[name].most} == {"quotes.user", "sms_session.all"}
 
 
 def test_outside_production_all_can_be_changed_at_once_and_single_ones_after_it():
-    changed = rate_limits("*=1000000,sms.all=5", bounded=False)
+    changed = rate_limits("*=1000000,sms_session.all=5", bounded=False)
 
-    assert {one.most for name, one in changed.items() if name != "sms.all"} == {1_000_000}
-    assert changed["sms.all"].most == 5
+    assert {one.most for name, one in changed.items() if name != "sms_session.all"} == {1_000_000}
+    assert changed["sms_session.all"].most == 5
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,10 @@ def test_every_limit_that_the_code_names_is_in_the_table_and_each_of_the_table_i
         if "tests" not in file.parts
     )
     named = set(re.findall(r'[Cc]ounter\(f?"([a-z_.]+)"', code)) | set(re.findall(r'"(login\.[a-z_]+)"', code))
+    named |= set(re.findall(r'counters_of_address\("([a-z_.]+)"', code))
+    if 'rates[f"{type}s.user"]' in code:  # counted in the books
+        named |= {"deposits.user", "withdrawals.user"}
+    named |= {counter.limit for cause in Cause for target in MESSAGES for counter in ceilings(cause, target)}
     named |= {f"{what}.device" for what in re.findall(r'_device\("([a-z_]+)"', code)}
     for what in re.findall(r'_tried\("([a-z_]+)"', code):
         named |= {f"{what}.{whose}" for whose in ("identifier", "device", "address", "all")}

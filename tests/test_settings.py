@@ -171,7 +171,7 @@ def test_a_production_in_which_customers_sign_in_at_deriv_starts_with_derivs_own
         ({"LARGE_PAYOUT_KES": "1000000"}, "LARGE_PAYOUT_KES must be from 100 to 250000"),
         ({"RATE_LIMITS": "*=1000000"}, "RATE_LIMITS: there is no limit '*'"),
         ({"RATE_LIMITS": "login.identifier=1000"}, "RATE_LIMITS: login.identifier must be from 3 to 10 in production"),
-        ({"RATE_LIMITS": "sms.all=0"}, "RATE_LIMITS: 'sms.all=0' is not <name>=<tries>"),
+        ({"RATE_LIMITS": "sms_session.all=0"}, "RATE_LIMITS: 'sms_session.all=0' is not <name>=<tries>"),
         ({"SEAL_ANCHOR": ""}, "SEAL_ANCHOR must be set in production"),
         ({"SEAL_ANCHOR": "anchor"}, "SEAL_ANCHOR is a directory, given from the root"),
         ({"SEAL_ANCHOR_KEY": ""}, "SEAL_ANCHOR_KEY must be set in production"),

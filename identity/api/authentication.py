@@ -14,7 +14,7 @@ from rest_framework.request import Request
 
 from identity.domain.ports import SignedIn
 from identity.domain.session import SessionEnded
-from identity.facade import auth
+from identity.facade import auth, door
 from shared_kernel.api.context import identify
 from shared_kernel.domain.errors import Forbidden
 
@@ -59,11 +59,14 @@ class CookieAuthentication(CsrfOnly):
     """The access token's cookie, and for unsafe methods `X-CSRFToken`. A dead token is nobody's."""
 
     def authenticate(self, request: Request) -> tuple[SignedIn, None] | None:
-        """`request.user` becomes a `SignedIn`. One query. Raises `CsrfFailed`."""
+        """`request.user` becomes a `SignedIn`. One query. Raises `CsrfFailed`, `TooManyRequests`."""
         super().authenticate(request)
+        token = request.COOKIES.get(ACCESS_COOKIE, "")
         try:
-            signed_in = auth.authenticate(request.COOKIES.get(ACCESS_COOKIE, ""))
+            signed_in = auth.authenticate(token)
         except SessionEnded:
+            if token and auth.access.read(token) is not None:  # so far it was counted as its session's
+                door.may_send(request.COOKIES.get(DEVICE_COOKIE, ""))
             return None
         identify(request, f"user:{signed_in.id}", str(signed_in.device_id))
         return signed_in, None

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from identity.api.bodies import SteppedUp, signed_in
 from identity.domain.session import must_be_stepped_up
 from identity.domain.user import DerivLoginNotFound
-from identity.facade import BindDerivLogin, deriv_authorizations, deriv_logins, queries
+from identity.facade import BindDerivLogin, deriv_authorizations, deriv_logins, door, queries
 from shared_kernel.api.bodies import Body, TextField
 from shared_kernel.domain.errors import Forbidden
 from shared_kernel.domain.requests import DerivPlatform
@@ -94,6 +94,7 @@ class DerivAuthorize(APIView):
         After it a code is shown: post it from this session, with the platform, to me/deriv-login. Needs a step-up of
         the last five minutes (`POST auth/step-up`), else 403 `step_up_required`.
         """
+        door.may_change_deriv_login(signed_in(request).id)
         begun = deriv_authorizations.begin(signed_in(request))
         response = Response(DerivAuthorizationJSON({"url": begun.url, "expires_at": begun.expires_at}).data)
         response["Cache-Control"] = "no-store"
@@ -124,6 +125,7 @@ class DerivLogin(APIView):
         """
         body, who = DerivLoginBody.read(request), signed_in(request)
         platform = DerivPlatform(body["platform"])
+        door.may_change_deriv_login(who.id)
         if "code" in body:
             bound = deriv_authorizations.complete(who, platform, body["code"])
         else:

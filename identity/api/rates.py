@@ -8,11 +8,12 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
 from identity.api.authentication import ACCESS_COOKIE, DEVICE_COOKIE
+from identity.domain.session import SessionEnded
 from identity.facade import auth, door
 from shared_kernel.api.context import client_address
 from shared_kernel.api.problems import problem
 from shared_kernel.domain.errors import TooManyRequests
-from shared_kernel.domain.rate_limits import Counter, network_of
+from shared_kernel.domain.rate_limits import Counter, counters_of_address
 from shared_kernel.facade import acting_as, current_context, limiter
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,10 @@ UNCOUNTED = ("/cb/", "/health/", "/metrics", "/admin/")
 
 
 class RateLimitMiddleware:
-    """429 for whoever sends too much: a user by a token that we signed (its session is looked at later), else an
-    address.
+    """429 for whoever sends too much: a session by a token that we signed, else an address.
 
-    Users count apart from their address, for a carrier puts thousands of them behind one.
+    Sessions count apart from their address, for a carrier puts thousands of them behind one; and each for itself, so
+    that the token of one that has ended uses up nothing of its owner's.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -48,7 +49,16 @@ def count(request: HttpRequest) -> None:
     if claims is None:
         door.may_send(request.COOKIES.get(DEVICE_COOKIE, ""))
         return
-    network = network_of(client_address(request))
+    session = Counter("api.session", str(claims.session_id))
     who = replace(current_context(), actor=f"user:{claims.user_id}", device=str(claims.device_id))
     with acting_as(who):  # for the audit row of a refusal; nothing else is done in their name yet
-        limiter.take(Counter("api.user", str(claims.user_id)), Counter("api.address_signed_in", network))
+        try:
+            limiter.take(session, *counters_of_address("api.address_signed_in", client_address(request)))
+        except TooManyRequests:
+            limiter.take(session)
+        else:
+            return
+    try:  # all who are signed in there together send too much: only who really is goes on
+        auth.authenticate(token)
+    except SessionEnded:
+        door.may_send(request.COOKIES.get(DEVICE_COOKIE, ""))

@@ -18,7 +18,7 @@ from identity.domain.notice import NoticeKind
 from identity.domain.ports import Passwords, SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
 from identity.domain.user import AccountInUse, ContactTaken, User, UserNotFound
-from identity.domain.verification import Channel, CodesAskedTooOften, Purpose, Target
+from identity.domain.verification import Channel, CodesAskedTooOften, NoOpenCode, Purpose, Target
 from shared_kernel.domain.errors import DomainError, Unprocessable
 from shared_kernel.domain.events import Event, PasswordResetAsked
 from shared_kernel.domain.identifiers import Phone, UserId
@@ -186,7 +186,7 @@ class Account:
         return self._ask(who, Purpose.NEW_EMAIL, email)
 
     def _ask(self, who: SignedIn, purpose: Purpose, target: Target) -> datetime:
-        self.door.may_ask_for_code()
+        self.door.may_ask_for_code(who.id)
         with self.unit_of_work():
             user = self.users.get(who.id)
             user.may_change()
@@ -221,7 +221,7 @@ class Account:
                     self.unproven.free(proven, to_proof=True, at=at)
                     user.change_email(proven, at=at)
                     self.changed(user, NoticeKind.EMAIL_CHANGED, channels, keep=who)
-                case DomainError():
+                case DomainError() if not isinstance(proven, NoOpenCode):
                     user.note(f"user.{purpose}_refused", at=at, why=proven.code)
                     self.users.save(user)
         if isinstance(proven, DomainError):

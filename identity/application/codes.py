@@ -3,10 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from identity.domain.contact import Email
-from identity.domain.ports import EmailSender, Secrets, SmsSender, TooManyTexts, VerificationRepository
+from identity.domain.ports import (
+    EmailSender,
+    Secrets,
+    SmsSender,
+    TooManyMails,
+    TooManyTexts,
+    VerificationRepository,
+)
 from identity.domain.verification import (
     APART,
     CHANNELS,
@@ -36,11 +44,23 @@ FOR = {
 """What a message says that its code is for, so that nobody can have it asked for under another pretext."""
 
 
+class Cause(StrEnum):
+    """Who can have a message sent. Each has ceilings of its own, so that a flood of one stops none of the others."""
+
+    ANYBODY = "anybody"  # a stranger who knows a password or an identifier, or names any phone or address as theirs
+    SESSION = "session"  # a session, to what its customer has proven
+    NOTICE = "notice"  # a change that was made
+
+
+CAUSES = dict.fromkeys(Purpose, Cause.ANYBODY) | {Purpose.STEP_UP: Cause.SESSION}
+
+
 @dataclass(frozen=True)
 class CodeToSend:
     """A code that was stored, and is not sent yet."""
 
     id: UUID
+    cause: Cause
     target: Target
     text: str = field(repr=False)
     expires_at: datetime
@@ -54,17 +74,26 @@ class Messages:
     email: Callable[[], EmailSender]
     limiter: Limiter
 
-    def send(self, target: Target, subject: str, text: str) -> None:
-        """`subject` is for e-mail. Raises `SmsUnavailable` (`TooManyTexts`), `EmailUnavailable`."""
-        if isinstance(target, Phone):
-            phone = target.number
-            try:  # whatever they are for, and whoever asked for them
-                self.limiter.take(Counter("sms.phone", phone), Counter("sms.phone_day", phone), Counter("sms.all"))
-            except TooManyRequests as full:
+    def send(self, cause: Cause, target: Target, subject: str, text: str) -> None:
+        """`subject` is for e-mail. Raises `SmsUnavailable` (`TooManyTexts`), `EmailUnavailable` (`TooManyMails`)."""
+        try:
+            self.limiter.take(*ceilings(cause, target))
+        except TooManyRequests as full:
+            if isinstance(target, Phone):
                 raise TooManyTexts("too many texts were sent: wait, then try again", **full.extra) from None
+            raise TooManyMails("too many e-mails were sent: wait, then try again", **full.extra) from None
+        if isinstance(target, Phone):
             self.sms().send(target, text)
         else:
             self.email().send(target, subject, text)
+
+
+def ceilings(cause: Cause, target: Target) -> list[Counter]:
+    """The counters of one message."""
+    if isinstance(target, Phone):
+        own = [Counter(f"sms_{cause}.{name}", target.number) for name in ("phone", "phone_day")]
+        return [*own, Counter(f"sms_{cause}.all")]
+    return [Counter(f"mail_{cause}.address", target.address), Counter(f"mail_{cause}.all")]
 
 
 @dataclass(frozen=True)
@@ -102,7 +131,7 @@ class Codes:
         )
         minutes = int(TTL.total_seconds() // 60)
         text = f"PenPay code: {code}. {FOR[purpose]} Good for {minutes} minutes. Never tell it to anybody."
-        return CodeToSend(id, target, text, at + TTL)
+        return CodeToSend(id, CAUSES[purpose], target, text, at + TTL)
 
     def make_once(
         self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", since: datetime, at: datetime
@@ -120,7 +149,7 @@ class Codes:
 
     def send(self, code: CodeToSend) -> datetime:
         """After the commit: until when it is good. Raises `SmsUnavailable`, `EmailUnavailable`."""
-        self.messages.send(code.target, "Your PenPay code", code.text)
+        self.messages.send(code.cause, code.target, "Your PenPay code", code.text)
         with self.unit_of_work():
             self.verifications.sent(code.id, code.target, at=self.clock())
         return code.expires_at

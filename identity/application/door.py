@@ -11,8 +11,8 @@ from uuid import UUID
 from identity.domain.contact import Email
 from identity.domain.ports import Secrets, UserRepository
 from shared_kernel.domain.errors import TooManyRequests
-from shared_kernel.domain.identifiers import Phone
-from shared_kernel.domain.rate_limits import Counter, Limiter, network_of
+from shared_kernel.domain.identifiers import Phone, UserId
+from shared_kernel.domain.rate_limits import Counter, Limiter, counters_of_address
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,20 @@ class Door:
         """Any request without a token of ours. Raises `TooManyRequests`.
 
         Where its address has sent too much, a customer's known device goes on by itself: its neighbours behind a
-        carrier's address must not keep it from refreshing its session. Only then it is looked for, by one query.
+        carrier's address must not keep it from refreshing its session. Only then it is looked for, by one query; the
+        cookies that prove nothing are counted, so that a flood of them costs few.
         """
         try:
-            self.limiter.take(self._here("api"))
+            self.limiter.take(*self._here("api"))
         except TooManyRequests:
             id, secret_hash = cookie_parts(device_cookie, self.secrets)
-            if id is None or not self.users.is_device_of(None, id, secret_hash):
+            if id is None:
                 raise
+            unknown = counters_of_address("api.address_unknown", self.address())
+            self.limiter.take(*unknown)
+            if not self.users.is_device_of(None, id, secret_hash):
+                raise
+            self.limiter.give_back(*unknown)
             self.limiter.take(self._device("api", id))
 
     def may_sign_in(self, identifier: Phone | Email | None, device: UUID | None) -> None:
@@ -52,8 +58,10 @@ class Door:
         self.limiter.take(*self._tried("login", identifier, device))
 
     def signed_in(self, identifier: Phone | Email, device: UUID | None) -> None:
-        """The password was right: these tries were no guesses. What the address and all have tried stays counted."""
-        self.limiter.forget(*([self._device("login", device)] if device else _named("login", identifier)))
+        """The password was right: these tries were no guesses. What the address and all have tried stays counted, and
+        so do all tries of this device or identifier, for each costs a hash.
+        """
+        self.limiter.forget(*([self._device("login", device)] if device else _guesses("login", identifier)))
 
     def may_ask_for_reset(self, identifier: Phone | Email | None, device: UUID | None) -> None:
         """Raises `TooManyRequests`."""
@@ -65,26 +73,37 @@ class Door:
 
     def may_register(self) -> None:
         """Each tells whether a number is a customer's. Raises `TooManyRequests`."""
-        self.limiter.take(self._here("registration"), Counter("registration.all"))
+        self.limiter.take(*self._here("registration"), Counter("registration.all"))
 
-    def may_ask_for_code(self) -> None:
-        """Raises `TooManyRequests`."""
-        self.limiter.take(self._here("codes"))
+    def may_ask_for_code(self, user: UserId) -> None:
+        """Whatever it is for; counts for who is signed in, so that nobody's neighbours have to wait for them.
+
+        Raises `TooManyRequests`.
+        """
+        self.limiter.take(Counter("codes.user", str(user)))
+
+    def may_change_deriv_login(self, user: UserId) -> None:
+        """Each asks Deriv something, or begins what will. Raises `TooManyRequests`."""
+        self.limiter.take(Counter("deriv_logins.user", str(user)))
 
     def _tried(self, what: str, identifier: Phone | Email | None, device: UUID | None) -> list[Counter]:
         if device is not None:
-            return [self._device(what, device)]
-        named = _named(what, identifier) if identifier else []
-        return [*named, self._here(what), Counter(f"{what}.all")]
+            own = [self._device(what, device)]
+            return [*own, Counter("login.device_all", str(device))] if what == "login" else own
+        named = _guesses(what, identifier) if identifier else []
+        if named and what == "login":
+            named.append(Counter("login.identifier_all", named[0].of))
+        return [*named, *self._here(what), Counter(f"{what}.all")]
 
     def _device(self, what: str, device: UUID) -> Counter:
         return Counter(f"{what}.device", str(device))
 
-    def _here(self, what: str) -> Counter:
-        return Counter(f"{what}.address", network_of(self.address()))
+    def _here(self, what: str) -> list[Counter]:
+        return counters_of_address(f"{what}.address", self.address())
 
 
-def _named(what: str, identifier: Phone | Email) -> list[Counter]:
+def _guesses(what: str, identifier: Phone | Email) -> list[Counter]:
+    """What a right password clears."""
     of = identifier.address if isinstance(identifier, Email) else identifier.number
     names = ["login.identifier", "login.identifier_day"] if what == "login" else [f"{what}.identifier"]
     return [Counter(name, of) for name in names]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from identity.application.codes import Messages
+from identity.application.codes import Cause, Messages
 from identity.domain.notice import Notice, NoticeKind
 from identity.domain.ports import NoticeRepository
 from identity.domain.user import User
@@ -38,7 +38,7 @@ class Notices:
         failed: Unavailable | None = None
         for notice in due:
             try:
-                self.messages.send(notice.target, "Your PenPay account", notice.text)
+                self.messages.send(Cause.NOTICE, notice.target, "Your PenPay account", notice.text)
             except Unavailable as away:
                 failed = away
                 continue

@@ -10,7 +10,7 @@ from identity.application.unproven_contacts import UnprovenContacts
 from identity.domain.contact import Email
 from identity.domain.ports import Passwords, UserRepository
 from identity.domain.user import User
-from identity.domain.verification import MOST, Purpose
+from identity.domain.verification import MOST, NoOpenCode, Purpose
 from shared_kernel.domain.errors import DomainError
 from shared_kernel.domain.events import Event, UserRegistered
 from shared_kernel.domain.identifiers import Phone, UserId
@@ -78,7 +78,7 @@ class Registration:
 
         Raises `PhoneAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `SmsUnavailable`, `TooManyRequests`.
         """
-        self.door.may_ask_for_code()
+        self.door.may_ask_for_code(user_id)
         with self.unit_of_work():
             user = self.users.get(user_id)
             user.may_change()
@@ -99,7 +99,7 @@ class Registration:
             match proven:
                 case Phone():
                     user.phone_proven(proven, at=at)
-                case DomainError():
+                case DomainError() if not isinstance(proven, NoOpenCode):
                     user.note("user.phone_code_refused", at=at, why=proven.code)
             self.users.save(user)
         if isinstance(proven, DomainError):
@@ -110,7 +110,7 @@ class Registration:
 
         Raises `EmailAlreadyVerified`, `AccountFrozen`, `CodesAskedTooOften`, `EmailUnavailable`, `TooManyRequests`.
         """
-        self.door.may_ask_for_code()
+        self.door.may_ask_for_code(user_id)
         with self.unit_of_work():
             user = self.users.get(user_id)
             user.may_change()
@@ -131,7 +131,7 @@ class Registration:
             match proven:
                 case Email():
                     user.email_proven(proven, at=at)
-                case DomainError():
+                case DomainError() if not isinstance(proven, NoOpenCode):
                     user.note("user.email_code_refused", at=at, why=proven.code)
             self.users.save(user)
         if isinstance(proven, DomainError):

@@ -10,9 +10,9 @@ from identity.application.notices import Notices, proven_channels
 from identity.domain.notice import NoticeKind
 from identity.domain.ports import SessionRepository, SignedIn, TotpRepository, UserRepository
 from identity.domain.session import SessionEnded
-from identity.domain.totp import TotpAlreadyEnrolled, TotpFactor, TotpNotFound, TotpUse
+from identity.domain.totp import TotpAlreadyEnrolled, TotpFactor, TotpLocked, TotpNotFound, TotpUse
 from identity.domain.user import User
-from identity.domain.verification import Purpose, WrongCode
+from identity.domain.verification import NoOpenCode, Purpose, WrongCode
 from shared_kernel.domain.errors import Conflict, DomainError
 from shared_kernel.domain.identifiers import UserId
 from shared_kernel.domain.ports import Clock, UnitOfWork
@@ -89,7 +89,7 @@ class StepUp:
         Raises `AuthenticatorInUse`, `NothingVerified`, `CodesAskedTooOften`, `SmsUnavailable`, `EmailUnavailable`,
         `TooManyRequests`.
         """
-        self.door.may_ask_for_code()
+        self.door.may_ask_for_code(who.id)
         with self.unit_of_work():
             channels = proven_channels(self.users.get(who.id))
             if self.second.authenticator_of(who.id):
@@ -113,7 +113,7 @@ class StepUp:
                 session.stepped_up_at = at
                 self.sessions.save(session)
                 user.note("user.stepped_up", at=at, session=str(session.id))
-            else:
+            elif is_a_try(refusal):
                 user.note("user.step_up_refused", at=at, why=refusal.code)
             self.users.save(user)
         if refusal is not None:
@@ -146,7 +146,7 @@ class StepUp:
             if refusal is None:
                 factor.confirmed_at = at
                 self._tell(user, NoticeKind.TOTP_ADDED, at=at)
-            else:
+            elif is_a_try(refusal):
                 user.note("totp.refused", at=at, why=refusal.code)
             self.second.totps.save(factor)
             self.users.save(user)
@@ -167,3 +167,8 @@ class StepUp:
     def _tell(self, user: User, kind: NoticeKind, *, at: datetime) -> None:
         user.note(kind.replace("_", ".", 1), at=at)
         self.notices.tell(user, kind, proven_channels(user))
+
+
+def is_a_try(refusal: DomainError) -> bool:
+    """Whether a code was looked at. Where none is, no row says so: a session could fill the audit log with them."""
+    return not isinstance(refusal, NoOpenCode | TotpLocked)

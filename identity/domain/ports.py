@@ -35,6 +35,12 @@ class EmailUnavailable(Unavailable):
     """The e-mail could not be handed over."""
 
 
+class TooManyMails(EmailUnavailable):
+    """This address, or all of them together, had as many e-mails as may go out in a while."""
+
+    status = 429
+
+
 @dataclass(frozen=True, slots=True)
 class AccessClaims:
     """What an access token says: who, in which session, on which device."""

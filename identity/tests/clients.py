@@ -11,6 +11,7 @@ from identity.tests.factories import PASSWORD
 from shared_kernel.infrastructure.persistence import now
 
 API = "/api/v1/"
+HOME = "197.232.61.7"  # a carrier's address
 REFRESH_PATH = "/api/v1/auth"
 
 BOUNDARY = "a-boundary"
@@ -88,3 +89,19 @@ class Browser:
         for name, morsel in self.cookies.items():
             twin.cookies[name] = morsel.value
         return twin
+
+
+def a_browser(address: str = HOME, **headers: str) -> Browser:
+    """One at this address."""
+    browser = Browser()
+    browser.http.defaults |= {"REMOTE_ADDR": address, **headers}
+    return browser
+
+
+def refused(answer: Any, code: str = "too_many_requests") -> bool:
+    """Whether this is a whole 429; an `AssertionError` says what is not."""
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (429, code), body
+    assert answer["Content-Type"] == "application/problem+json"
+    assert int(answer["Retry-After"]) == body["retry_after"] >= 1
+    return True

@@ -7,25 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from _bootstrap import program
 from _servers import Redis, free_port
-from django.db import connections
-from django.test import Client
+from django.db import OperationalError, connections
 
 from identity.domain.credentials import SignInBusy
-from identity.facade import queries
 from identity.infrastructure import tokens
 from identity.infrastructure.tokens import Argon2idHasher, Turns
-from identity.tests.clients import Browser
+from identity.tests.clients import HOME, a_browser, refused
 from identity.tests.factories import PASSWORD, a_customer, a_phone
 from shared_kernel.facade import limiter
 from shared_kernel.infrastructure.budget_buckets import connect
 from shared_kernel.infrastructure.persistence import now
-from shared_kernel.infrastructure.rate_limit_stores import RedisStore
+from shared_kernel.infrastructure.rate_limit_stores import DatabaseStore, RedisStore
 from shared_kernel.infrastructure.reach import Reach
 from shared_kernel.models import AuditLog, RateLimitCounter
 
 pytestmark = pytest.mark.django_db
 WRONG = "not the password at all"
-HOME = "197.232.61.7"
 
 
 @pytest.fixture
@@ -39,20 +36,6 @@ def hashes(monkeypatch):
 
     monkeypatch.setattr(Argon2idHasher, "verify", counted)
     return computed
-
-
-def a_browser(address=HOME, **headers):
-    browser = Browser()
-    browser.http.defaults |= {"REMOTE_ADDR": address, **headers}
-    return browser
-
-
-def refused(answer):
-    body = answer.json()
-    assert (answer.status_code, body["code"]) == (429, "too_many_requests"), body
-    assert answer["Content-Type"] == "application/problem+json"
-    assert int(answer["Retry-After"]) == body["retry_after"] >= 1
-    return True
 
 
 def outcome(answer):
@@ -107,6 +90,16 @@ def test_one_network_of_ipv6_is_one_address(limits):
     assert a_browser("2c0f:fe38:2240:1235::9").sign_in("another@example.org", WRONG).status_code == 401
 
 
+def test_whoever_has_a_48_of_ipv6_is_no_more_than_sixteen_addresses(limits):
+    limits(login_address=1)
+    answers = [
+        a_browser(f"2001:470:1f0a:{number:x}::1").sign_in(f"someone{number}@example.org", WRONG).status_code
+        for number in range(18)
+    ]
+    assert answers == [401] * 16 + [429] * 2
+    assert a_browser("2001:470:1f0b::1").sign_in("another@example.org", WRONG).status_code == 401
+
+
 @pytest.mark.parametrize(("proxies", "seen"), [(0, ""), (1, f", {HOME}"), (2, f", {HOME}, 10.0.0.1")])
 def test_an_invented_x_forwarded_for_is_no_fresh_address(limits, settings, proxies, seen):
     settings.TRUSTED_PROXY_COUNT = proxies
@@ -142,6 +135,45 @@ def test_a_known_device_guesses_five_times_and_locks_nobody_else_out(customer):
     assert refused(own.sign_in(customer.email))
 
     assert a_browser().sign_in(customer.email, WRONG).status_code == 401
+
+
+def test_right_passwords_are_hashed_as_often_as_the_limit_says_and_a_neighbours_as_before(customer, hashes):
+    own, neighbour = a_browser(), a_browser()
+    own.sign_in(customer.email)
+    answers = [own.sign_in(customer.email) for _ in range(40)]
+    assert [answer.status_code for answer in answers] == [200] * 30 + [429] * 10
+    assert refused(answers[-1])
+    assert len(hashes) == 31
+
+    assert neighbour.sign_in(a_customer(password=PASSWORD).email).status_code == 200
+
+
+def test_right_passwords_on_new_devices_have_their_end_too_and_the_known_device_goes_on(limits, hashes):
+    customer = a_customer(password=PASSWORD, phone_verified_at=None)
+    own = a_browser()
+    own.sign_in(customer.email)
+    limits(login_identifier_all=6)
+    answers = [a_browser(f"41.90.0.{n}").sign_in(customer.email, device="the-same").status_code for n in range(8)]
+    assert answers == [200] * 5 + [429] * 3
+
+    assert own.sign_in(customer.email).status_code == 200
+
+
+@pytest.mark.parametrize("lost", ["forget", "give_back"])
+def test_the_answer_stands_where_a_counter_cannot_be_cleared(customer, monkeypatch, limits, lost, caplog):
+    own = a_browser()
+    own.sign_in(customer.email)
+    limits(api_address=1)
+
+    def locked(self, asked):
+        raise OperationalError(1205, "Lock wait timeout exceeded")
+
+    monkeypatch.setattr(limiter, "redis", None)
+    monkeypatch.setattr(DatabaseStore, lost, locked)
+    del own.cookies["penpay_access"]
+    a_browser().get("me")
+    assert own.sign_in(customer.email).status_code == 200
+    assert "rate_limit_not_changed" in caplog.text
 
 
 @pytest.mark.parametrize("cookie", ["another's", "altered", "no id", "revoked"])
@@ -302,115 +334,27 @@ def test_reset_codes_are_guessed_as_often_as_the_limit_says(customer, named, mon
     assert len(hashed) == 10
 
 
-def test_no_more_texts_go_out_than_the_ceiling_whoever_asks(limits, sms):
-    limits(sms_all=2)
-    answers = []
-    for number in range(3):
-        customer = a_customer(password=PASSWORD, phone_verified_at=None)
-        browser = a_browser(f"41.90.0.{number}")
-        browser.sign_in(customer.email)
-        answers.append(browser.post("me/phone-verification"))
-
-    assert [answer.status_code for answer in answers] == [202, 202, 429]
-    assert answers[-1].json()["code"] == "too_many_texts"
-    assert int(answers[-1]["Retry-After"]) > 3000
-    assert len(sms) == 2
+# --- what asks Deriv -------------------------------------------------------------------------------------------------
 
 
-def test_one_phone_gets_so_many_texts_whatever_they_are_for(customer, limits, sms):
-    limits(sms_phone=2)
-    browser = a_browser()
-    browser.sign_in(customer.phone.number)
-    assert browser.post("auth/step-up").status_code == 202
-    assert a_browser().sign_in(customer.phone.number, device="another").json()["code"] == "device_code_required"
-    assert browser.post("auth/step-up").json()["code"] == "too_many_texts"
-    assert len(sms) == 2
+def test_deriv_is_asked_for_one_customer_as_often_as_the_limit_says(signed_in, deriv):
+    signed_in.steps_up()
+    rows = AuditLog.objects.count()
+    tries = [
+        ("post", {"platform": "ws_v3", "token": "guess"}),
+        ("post", {"platform": "rest", "code": "guess"}),
+        ("get", None),
+    ]
+    statuses = [send(signed_in, *tries[number % 3]).status_code for number in range(40)]
+
+    assert statuses.count(429) == 30
+    assert 429 not in statuses[:10]
+    assert AuditLog.objects.count() - rows <= 11
+    assert signed_in.get("me/deriv-login").status_code != 429, "what asks nobody goes on"
 
 
-def test_codes_are_asked_for_from_one_address_as_often_as_the_limit_says(limits, sms):
-    limits(codes_address=2)
-    for expected in (202, 202, 429):
-        browser = a_browser()
-        browser.sign_in(a_customer(password=PASSWORD).email)
-        assert browser.post("auth/step-up").status_code == expected
-    assert len(sms) == 2
-
-
-# --- all requests ----------------------------------------------------------------------------------------------------
-
-
-def test_a_user_has_a_rate_of_their_own_that_no_neighbour_uses_up(customer, limits):
-    own, neighbour = a_browser(), a_browser()
-    own.sign_in(customer.email)
-    neighbour.sign_in(a_customer(password=PASSWORD).email)
-    limits(api_user=4, api_address=2)
-    for _ in range(9):
-        neighbour.get("me")
-        stranger = a_browser().get("me")
-
-    assert refused(stranger)
-    assert [own.get("me").status_code for _ in range(5)] == [200] * 4 + [429]
-    row = AuditLog.objects.filter(action="rate_limit.reached", target_id="api.user").order_by("-seq")[0]
-    assert row.actor.startswith("user:")
-    assert a_browser("41.90.0.1").get("me").status_code == 401
-
-
-def test_a_known_device_refreshes_its_session_whatever_its_neighbours_behind_one_address_send(customer, limits):
-    own, thief = a_browser(), a_browser()
-    own.sign_in(customer.email)
-    limits(api_address=2, api_device=5)
-    for _ in range(4):
-        stranger = a_browser().get("me")
-    assert refused(stranger)
-    del own.cookies["penpay_access"]
-
-    assert own.post("auth/refresh").status_code == 204
-    own.cookies["penpay_access"] = ""
-    assert own.sign_in(customer.email).status_code == 200
-    thief.cookies["penpay_device"] = own.cookies["penpay_device"].value[:-4] + "AAAA"
-    assert refused(thief.post("auth/refresh"))
-    own.cookies["penpay_access"] = ""
-    assert [own.post("auth/logout-all").status_code for _ in range(4)] == [401] * 3 + [429]
-
-
-def test_an_address_has_a_rate_for_all_who_are_signed_in_there(customer, limits):
-    own = a_browser()
-    own.sign_in(customer.email)
-    limits(api_address_signed_in=2)
-    assert [own.get("me").status_code for _ in range(3)] == [200, 200, 429]
-    own.http.defaults["REMOTE_ADDR"] = "41.90.0.1"
-    assert own.get("me").status_code == 200
-
-
-@pytest.mark.parametrize("token", ["", "nonsense", "eyJhbGciOiJub25lIn0.e30."])
-def test_a_token_that_is_not_ours_is_counted_by_its_address(limits, token):
-    limits(api_address=3)
-    stranger = a_browser()
-    stranger.cookies["penpay_access"] = token
-    assert [stranger.get("me").status_code for _ in range(4)] == [401] * 3 + [429]
-    assert refused(stranger.get("there/is/no/such/page"))
-
-
-def test_callbacks_and_probes_are_never_refused(limits):
-    limits(api_address=1)
-    http = Client(REMOTE_ADDR=HOME)
-    http.get("/api/v1/me")
-    assert http.get("/api/v1/me").status_code == 429
-    for _ in range(20):
-        assert http.post("/cb/s/some-token", "{}", "application/json").status_code == 404  # no token of ours
-        assert http.get("/health/live").status_code == 200
-
-
-def test_an_authenticated_request_costs_one_round_trip_and_one_query_more(signed_in, django_assert_num_queries):
-    if limiter.redis is None:
-        pytest.skip("needs Redis")
-    somebody = a_customer()
-    with django_assert_num_queries(1):  # what the page itself asks
-        list(queries.devices_of(somebody.id))
-    before = limiter.redis.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    with django_assert_num_queries(2):
-        assert signed_in.get("me/devices").status_code == 200
-    assert limiter.redis.client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
+def send(browser, method, body):
+    return browser.get("me/deriv-login/authorize") if method == "get" else browser.post("me/deriv-login", body)
 
 
 # --- Redis gone ------------------------------------------------------------------------------------------------------

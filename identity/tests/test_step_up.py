@@ -94,7 +94,10 @@ def test_wrong_codes_are_counted_and_audited_and_step_nobody_up(signed_in, sent)
     assert [answer.json()["tries_left"] for answer in answers] == [4, 3, 2, 1, 0]
     assert step_up(signed_in, sent).json()["code"] == "no_open_code"
     assert models.Session.objects.get().stepped_up_at is None
-    assert AuditLog.objects.filter(action="user.step_up_refused").count() == 6
+    for _ in range(20):
+        step_up(signed_in, sent)
+    refused = AuditLog.objects.filter(action="user.step_up_refused")
+    assert refused.count() == 5, "with no code open nothing was tried, and a session could fill the log"
 
 
 def test_the_password_is_no_code(signed_in, sent):

@@ -9,7 +9,9 @@ message to the subscribers of its type. A subscriber is one of three kinds:
   were delivered;
 - a `Keyed` one acts once for each event: its key commits with its effect, and its events are published again, too.
 
-An event that fails is delivered again after a while, and parked after its retries; it holds nobody up.
+An event that fails is delivered again after a while, and parked after its retries; it holds nobody up. One whose
+subscriber says when to come again (a ceiling that is reached, a provider that is away) is put off by so long, which for
+a day is no retry.
 """
 
 import logging
@@ -21,6 +23,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 from shared_kernel.application.runner import StepsFailed
+from shared_kernel.domain.errors import TooManyRequests, Unavailable
 from shared_kernel.domain.events import Event
 from shared_kernel.domain.ports import (
     ActingAs,
@@ -43,6 +46,7 @@ BATCH = 500  # events that the relay publishes in one transaction and one round 
 GROUP = 100  # events in one message, and so in one group of steps
 RETRIES = 8  # of a failing event, over some ten minutes; then it is parked
 LONGEST_WAIT_S = 300
+LEAST_PUT_OFF_S = 10  # whatever a subscriber says
 CONFIRM_WITHIN = timedelta(
     minutes=5
 )  # for events that a subscriber must not miss: published again if not delivered by then
@@ -133,6 +137,14 @@ def retry_after(failures: int) -> timedelta | None:
     return timedelta(seconds=min(LONGEST_WAIT_S, 2.0**failures) * random.uniform(0.5, 1.5))  # noqa: S311
 
 
+def put_off(error: Exception) -> timedelta | None:
+    """How long whoever raised this asked to be left alone; None: they did not. Jitter as in `retry_after`."""
+    wait = error.extra.get("retry_after") if isinstance(error, TooManyRequests | Unavailable) else None
+    if not isinstance(wait, int | float) or isinstance(wait, bool):
+        return None
+    return timedelta(seconds=max(LEAST_PUT_OFF_S, wait) * random.uniform(1.0, 1.1))  # noqa: S311
+
+
 @dataclass(frozen=True)
 class Delivery:
     """Hands the events of a message to the subscribers of their type."""
@@ -165,7 +177,7 @@ class Delivery:
         if must_arrive(followers):
             self.outbox.delivered([letter.id for letter in readable if letter.id not in failures])
         for id, error in failures.items():
-            self.outbox.failed(id, error)
+            self.outbox.failed(id, error, put_off(error))
 
     def _hand(
         self,

@@ -154,8 +154,11 @@ class OutboxQueue(Protocol):
     def delivered(self, ids: Sequence[UUID]) -> None:
         """They need not be published again."""
 
-    def failed(self, id: UUID, error: Exception) -> None:
-        """Counts an attempt: the event is due again after a while, or parked with its traceback."""
+    def failed(self, id: UUID, error: Exception, put_off: timedelta | None = None) -> None:
+        """Counts an attempt: the event is due again after a while, or parked with its traceback.
+
+        With `put_off`: due again after that, and no attempt is counted while the event is less than a day old.
+        """
 
 
 @dataclass(frozen=True, slots=True)

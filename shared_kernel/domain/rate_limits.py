@@ -17,6 +17,7 @@ from typing import Protocol
 from shared_kernel.domain.errors import TooManyRequests
 
 SLICES = 12
+SITES = 16  # networks of one site's size (/48) that IPv6 lets count apart; one subscriber may hold all 65,536 of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,12 @@ class RateLimit:
 class Counter:
     """The rate limit `limit` (a name in `settings.RATE_LIMITS`) for `of`; empty: for everybody together.
 
-    `of` may be personal: what is stored of it is an HMAC.
+    `of` may be personal: what is stored of it is an HMAC. `times` as much is allowed to it, as to a larger network.
     """
 
     limit: str
     of: str = ""
+    times: int = 1
 
 
 class Limiter(Protocol):
@@ -72,10 +74,12 @@ class Limiter(Protocol):
         """
 
     def give_back(self, *counters: Counter) -> None:
-        """What was taken a moment ago was no try after all."""
+        """What was taken a moment ago was no try after all. Where that fails it stays counted, with a line in the log:
+        what was done stands.
+        """
 
     def forget(self, *counters: Counter) -> None:
-        """These begin anew, as after a right password."""
+        """These begin anew, as after a right password; where that fails as in `give_back`."""
 
 
 def refusal(wait_s: float) -> TooManyRequests:
@@ -84,10 +88,15 @@ def refusal(wait_s: float) -> TooManyRequests:
     return TooManyRequests(f"too many requests: wait {seconds} seconds, then try again", retry_after=seconds)
 
 
-def network_of(address: str) -> str:
-    """What an address counts as: an IPv6 one as its /64, for whoever has one of these has all; any other as itself."""
+def counters_of_address(limit: str, address: str) -> list[Counter]:
+    """What an address counts as: an IPv6 one as its /64, for whoever has one of these has all, and with `SITES` times
+    as much as its /48, for whoever has one of those has 65,536 of the former; any other as itself.
+    """
     try:
         known = ipaddress.ip_address(address)
     except ValueError:
-        return address
-    return str(ipaddress.ip_network((known, 64), strict=False)) if known.version == 6 else str(known)
+        return [Counter(limit, address)]
+    if known.version == 4:
+        return [Counter(limit, str(known))]
+    network, site = (str(ipaddress.ip_network((known, length), strict=False)) for length in (64, 48))
+    return [Counter(limit, network), Counter(limit, site, SITES)]

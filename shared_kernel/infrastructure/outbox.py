@@ -23,6 +23,7 @@ from shared_kernel.infrastructure.persistence import now
 log = logging.getLogger(__name__)
 
 DUE_AT_ONCE = 100  # events that come round again leave most of a batch to the new ones
+PUT_OFF_FOR = timedelta(days=1)  # from its occurrence on; after it an event that is put off uses up its retries
 MOST_ERROR = 20_000  # characters of a traceback that are kept, the last ones
 LEASE = "relay"
 
@@ -66,15 +67,24 @@ class DjangoOutboxQueue:
     def delivered(self, ids: Sequence[UUID]) -> None:
         models.DomainEvent.objects.filter(id__in=ids, parked_at=None).update(next_attempt_at=None)
 
-    def failed(self, id: UUID, error: Exception) -> None:
+    def failed(self, id: UUID, error: Exception, put_off: timedelta | None = None) -> None:
         connection.close_if_unusable_or_obsolete()  # the error may have been that the database went away
         text = "".join(traceback.format_exception(error))
+        if put_off is not None and self._put_off(id, redact(text)[-MOST_ERROR:], put_off):
+            log.info("event_put_off", extra={"event_id": str(id), "error": type(error).__name__})
+            return
         parked = self._count(id, redact(text)[-MOST_ERROR:])
         log.log(
             logging.WARNING if parked is None else logging.ERROR,
             "event_failed" if parked is None else "event_parked",
             extra={"event_id": str(id), "error": type(error).__name__},
         )
+
+    def _put_off(self, id: UUID, error: str, wait: timedelta) -> bool:
+        """Whether it was: one that is a day old, or parked, is not. One UPDATE; what stays is to be found by `_due`."""
+        at = self.clock()
+        events = models.DomainEvent.objects.filter(id=id, parked_at=None, occurred_at__gt=at - PUT_OFF_FOR)
+        return bool(events.update(next_attempt_at=at + wait, error=error))
 
     def _count(self, id: UUID, error: str) -> datetime | None:
         """Counts an attempt; since when the event is parked, if it is."""

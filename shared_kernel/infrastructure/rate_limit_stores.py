@@ -31,7 +31,8 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, counter: Counter, limit: RateLimit) -> "Asked":
         """Its key is an HMAC by `PII_INDEX_KEY`: phones and addresses are few enough to try them all otherwise."""
-        return cls(blind_index("rate_limit", f"{counter.limit}|{counter.of}"), counter.limit, limit)
+        allowed = RateLimit(limit.most * counter.times, limit.per_s)
+        return cls(blind_index("rate_limit", f"{counter.limit}|{counter.of}"), counter.limit, allowed)
 
 
 class Verdict(NamedTuple):
@@ -113,7 +114,7 @@ class DatabaseStore:
         _save(rows.values(), "slices")
 
     def forget(self, asked: Sequence[Asked]) -> None:
-        models.RateLimitCounter.objects.filter(key__in=[one.key for one in asked]).delete()
+        _again(lambda: models.RateLimitCounter.objects.filter(key__in=[one.key for one in asked]).delete())
 
     def _locked(self, asked: Sequence[Asked]) -> dict[str, models.RateLimitCounter]:
         """Made where they are missing: an upsert locks what it finds at once, where INSERT IGNORE would share it."""

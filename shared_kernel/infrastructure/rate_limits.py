@@ -49,11 +49,18 @@ class SharedLimiter:
 
     def give_back(self, *counters: Counter) -> None:
         asked = self._asked(counters)
-        self._ask(lambda store: store.give_back(asked))
+        self._change(lambda store: store.give_back(asked))
 
     def forget(self, *counters: Counter) -> None:
         asked = self._asked(counters)
-        self._ask(lambda store: store.forget(asked))
+        self._change(lambda store: store.forget(asked))
+
+    def _change(self, change: Callable[["RedisStore | DatabaseStore"], None]) -> None:
+        """It comes after what was tried, whose answer it must not hide."""
+        try:
+            self._ask(change)
+        except DatabaseError as error:
+            log.warning("rate_limit_not_changed: %s", type(error).__name__)
 
     def _asked(self, counters: Sequence[Counter]) -> list[Asked]:
         if in_unit_of_work():

@@ -6,6 +6,7 @@ import signal
 from django.utils import timezone
 
 from shared_kernel.application.delivery import Keyed, Lasting, Subscriptions
+from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.events import AttentionNeeded, MpesaCallbackReceived, TransactionEnded
 from shared_kernel.domain.identifiers import RequestId, TransactionId, UserId
 from shared_kernel.domain.ports import AuditRecord
@@ -21,6 +22,8 @@ def note(events):
     for event in events:
         if event.reason == "poison":
             raise Poisoned(f"cannot digest +254712345678 of {event.aggregate_id}")
+        if event.reason.startswith("full"):
+            raise Unavailable("no room", retry_after=int(event.reason.removeprefix("full")))
         if event.reason == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
     DjangoAuditLog().append(

@@ -21,8 +21,10 @@ from shared_kernel.application.delivery import (
     Delivery,
     Relay,
     messages,
+    put_off,
     retry_after,
 )
+from shared_kernel.domain.errors import Unavailable
 from shared_kernel.domain.ports import Context, Letter
 from shared_kernel.infrastructure.outbox import DjangoOutboxQueue
 from shared_kernel.infrastructure.persistence import (
@@ -388,6 +390,54 @@ def test_in_a_group_each_customers_rows_name_that_customer():
         (str(letters[0].aggregate_id), "user:1", "one"),
         (str(letters[1].aggregate_id), "user:2", "two"),
     }
+
+
+def due_again():
+    """In how many seconds each event is due again."""
+    times = models.DomainEvent.objects.order_by("seq").values_list("next_attempt_at", flat=True)
+    return [(at - timezone.now()).total_seconds() for at in times if at]
+
+
+def test_an_event_whose_subscriber_says_when_to_come_again_is_put_off_by_that_long_and_is_no_retry():
+    first, good, second = published(attention("full7200"), attention(), attention("full1"))
+
+    for _ in range(RETRIES + 3):
+        a_delivery().deliver([first, good, second])
+
+    hours, moment = due_again()
+    assert 7190 <= hours <= 7920
+    assert 9 <= moment <= 11, "however soon it says"
+    assert noted() == {str(good.aggregate_id): 1}
+    assert list(models.DomainEvent.objects.values_list("attempts", "parked_at").distinct()) == [(0, None)]
+    assert "no room" in models.DomainEvent.objects.get(id=first.id).error
+    early, late = ListBroker(), ListBroker()
+    a_relay(early, after=timedelta(seconds=7000)).drain()
+    a_relay(late, after=timedelta(seconds=8000)).drain()
+    assert [letter.id for letter in early.letters] == [second.id]
+    assert first.id in [letter.id for letter in late.letters], "nothing is lost"
+
+
+def test_for_a_day_an_event_is_put_off_and_then_it_has_its_retries_and_is_parked():
+    letters = published(attention("full7200"))
+
+    def deliver_after(age):
+        at_once = DjangoOutboxQueue(
+            lambda failures: None if failures > RETRIES else timedelta(), lambda: timezone.now() + age
+        )
+        replace(a_delivery(), outbox=at_once).deliver(letters)
+        return models.DomainEvent.objects.get()
+
+    assert deliver_after(timedelta(hours=23, minutes=59)).attempts == 0
+    for number in range(1, RETRIES + 2):
+        event = deliver_after(timedelta(days=1, seconds=1))
+        assert (event.attempts, event.parked_at is not None) == (number, number > RETRIES)
+    assert deliver_after(timedelta()).next_attempt_at is None, "what is parked stays so"
+
+
+@pytest.mark.parametrize("wait", [None, "soon", True])
+def test_who_does_not_say_in_seconds_when_to_come_again_is_retried_as_ever(wait):
+    assert put_off(Unavailable("away", **({} if wait is None else {"retry_after": wait}))) is None
+    assert put_off(ValueError("wrong")) is None
 
 
 def test_failures_wait_longer_each_time_and_end():

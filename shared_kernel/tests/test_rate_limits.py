@@ -15,7 +15,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from shared_kernel.domain.errors import TooManyRequests
-from shared_kernel.domain.rate_limits import SLICES, Counter, RateLimit, network_of
+from shared_kernel.domain.rate_limits import SLICES, Counter, RateLimit, counters_of_address
 from shared_kernel.infrastructure import budget_buckets
 from shared_kernel.infrastructure.persistence import unit_of_work
 from shared_kernel.infrastructure.rate_limit_stores import Asked, DatabaseStore, RedisStore
@@ -311,14 +311,15 @@ def test_it_is_not_for_inside_a_unit_of_work(limiter):
 @pytest.mark.parametrize(
     ("address", "counts_as"),
     [
-        ("197.232.61.7", "197.232.61.7"),
-        ("2c0f:fe38:2240:1234::1", "2c0f:fe38:2240:1234::/64"),
-        ("2c0f:fe38:2240:1234:ffff::9", "2c0f:fe38:2240:1234::/64"),
-        ("", ""),
+        ("197.232.61.7", [("197.232.61.7", 1)]),
+        ("2c0f:fe38:2240:1234::1", [("2c0f:fe38:2240:1234::/64", 1), ("2c0f:fe38:2240::/48", 16)]),
+        ("2c0f:fe38:2240:1234:ffff::9", [("2c0f:fe38:2240:1234::/64", 1), ("2c0f:fe38:2240::/48", 16)]),
+        ("", [("", 1)]),
     ],
 )
-def test_an_ipv6_address_counts_as_its_network(address, counts_as):
-    assert network_of(address) == counts_as
+def test_an_ipv6_address_counts_as_its_networks(address, counts_as):
+    counters = counters_of_address("login.address", address)
+    assert [(counter.of, counter.times) for counter in counters] == counts_as
 
 
 def test_one_connection_serves_many_calls(server, client):
