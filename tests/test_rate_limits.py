@@ -53,7 +53,7 @@ def test_none_can_be_switched_off_in_production(name):
 def test_every_limit_that_the_code_names_is_in_the_table_and_each_of_the_table_is_named():
     code = "".join(
         file.read_text()
-        for context in ("identity", "payments", "shared_kernel")
+        for context in ("identity", "mpesa_integration", "payments", "shared_kernel")
         for file in (ROOT / context).rglob("*.py")
         if "tests" not in file.parts
     )

@@ -48,7 +48,7 @@ class Cause(StrEnum):
     """Who can have a message sent. Each has ceilings of its own, so that a flood of one stops none of the others."""
 
     ANYBODY = "anybody"  # a stranger who knows a password or an identifier, or names any phone or address as theirs
-    SESSION = "session"  # a session, to what its customer has proven
+    SESSION = "session"  # a session, or a device that is known, to what its customer has proven
     NOTICE = "notice"  # a change that was made
 
 
@@ -131,7 +131,8 @@ class Codes:
         )
         minutes = int(TTL.total_seconds() // 60)
         text = f"PenPay code: {code}. {FOR[purpose]} Good for {minutes} minutes. Never tell it to anybody."
-        return CodeToSend(id, CAUSES[purpose], target, text, at + TTL)
+        cause = Cause.SESSION if lane else CAUSES[purpose]  # a lane is a known device's
+        return CodeToSend(id, cause, target, text, at + TTL)
 
     def make_once(
         self, user: UserId, purpose: Purpose, target: Target, *, asker: str = "", since: datetime, at: datetime

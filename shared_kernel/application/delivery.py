@@ -46,7 +46,7 @@ BATCH = 500  # events that the relay publishes in one transaction and one round 
 GROUP = 100  # events in one message, and so in one group of steps
 RETRIES = 8  # of a failing event, over some ten minutes; then it is parked
 LONGEST_WAIT_S = 300
-LEAST_PUT_OFF_S = 10  # whatever a subscriber says
+LEAST_PUT_OFF_S, MOST_PUT_OFF_S = 10, 86_400  # whatever a subscriber says
 CONFIRM_WITHIN = timedelta(
     minutes=5
 )  # for events that a subscriber must not miss: published again if not delivered by then
@@ -142,7 +142,7 @@ def put_off(error: Exception) -> timedelta | None:
     wait = error.extra.get("retry_after") if isinstance(error, TooManyRequests | Unavailable) else None
     if not isinstance(wait, int | float) or isinstance(wait, bool):
         return None
-    return timedelta(seconds=max(LEAST_PUT_OFF_S, wait) * random.uniform(1.0, 1.1))  # noqa: S311
+    return timedelta(seconds=min(max(LEAST_PUT_OFF_S, wait), MOST_PUT_OFF_S) * random.uniform(1.0, 1.1))  # noqa: S311
 
 
 @dataclass(frozen=True)

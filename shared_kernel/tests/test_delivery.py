@@ -434,6 +434,11 @@ def test_for_a_day_an_event_is_put_off_and_then_it_has_its_retries_and_is_parked
     assert deliver_after(timedelta()).next_attempt_at is None, "what is parked stays so"
 
 
+def test_no_event_is_put_off_for_much_longer_than_a_day_at_once():
+    waits = [put_off(Unavailable("away", retry_after=10**9)) for _ in range(20)]
+    assert all(wait and timedelta(days=1) <= wait <= timedelta(days=1.1) for wait in waits)
+
+
 @pytest.mark.parametrize("wait", [None, "soon", True])
 def test_who_does_not_say_in_seconds_when_to_come_again_is_retried_as_ever(wait):
     assert put_off(Unavailable("away", **({} if wait is None else {"retry_after": wait}))) is None
