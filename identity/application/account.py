@@ -34,6 +34,9 @@ class ResetRefused(Unprocessable):
         )
 
 
+WAITED_FOR = timedelta(minutes=30)  # by whoever asked for a reset
+
+
 @dataclass(frozen=True)
 class Account:
     """The use cases of an account's changes. What needs a step-up is asked for it at the REST edge."""
@@ -115,9 +118,11 @@ class Account:
                 self.outbox.append([PasswordResetAsked(user_id=found[0], asker=_asker(device), occurred_at=at)])
 
     def send_reset_codes(self, events: Sequence[Event]) -> None:
-        """Follows `PasswordResetAsked`; too many codes, or no verified channel, and nothing is sent."""
+        """Follows `PasswordResetAsked`; too many codes, no verified channel, or asked for too long ago (whoever still
+        waits has asked again), and nothing is sent.
+        """
         for event in events:
-            if isinstance(event, PasswordResetAsked):
+            if isinstance(event, PasswordResetAsked) and self.clock() - event.occurred_at < WAITED_FOR:
                 self._send_reset_code(event)
 
     def _send_reset_code(self, event: PasswordResetAsked) -> None:

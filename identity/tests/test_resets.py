@@ -66,6 +66,16 @@ def test_strangers_use_up_their_own_codes_and_not_a_known_devices(customer, sign
     assert models.EmailVerification.objects.count() == 11
 
 
+def test_a_code_that_could_not_be_sent_for_long_is_sent_to_nobody_any_more(customer, signed_in, told, clock):
+    ask(signed_in, customer)
+    clock.shift(timedelta(minutes=30))
+    assert told() == []
+
+    ask(signed_in, customer)
+    clock.shift(timedelta(minutes=29))
+    assert len(told()) == 1
+
+
 def test_a_known_devices_code_is_worth_nothing_elsewhere_and_a_strangers_nothing_on_it(customer, signed_in, told):
     ask(signed_in, customer)
     [(_, of_device)] = told()
