@@ -5,13 +5,15 @@ from uuid import uuid4
 
 import pytest
 import time_machine
+from django.db import connection
 
 from identity.tests.factories import a_customer
 from payments.models import Transaction
 from payments.tests.factories import a_float, a_quote, todays_rate
-from payments.tests.test_api import Caller
+from payments.tests.test_api import Caller, twin
 from payments.tests.withdrawing import Withdrawer, a_payout_float, an_offer
 from shared_kernel.infrastructure.persistence import now
+from wallet.tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 CODE = "abCD_123"
@@ -106,3 +108,15 @@ def test_withdrawals_and_their_codes_have_limits_of_their_own(limits):
 
     answers = [caller.withdraw(an_offer(caller.id), CODE) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 429], answers[0].content
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_are_no_more_than_the_limit(caller, limits):
+    limits(deposits_user=3)
+    orders = [(twin(caller), a_quote(caller.customer.id).id) for _ in range(12)]
+
+    answers = at_once(*[lambda who=who, quote=quote: who.deposit(quote) for who, quote in orders])
+
+    assert [answer.status_code for answer in answers].count(202) == Transaction.objects.count() == 3
+    assert {answer.status_code for answer in answers} <= {202, 429, 503}
